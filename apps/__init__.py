@@ -1,0 +1,1 @@
+"""What layers wrap: the router, the ASGI bridge, the demo."""

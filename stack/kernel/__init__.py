@@ -1,0 +1,4 @@
+"""What a layer may import from lamella: keys, environ, response, HTTP grammar, paths, options, errors.
+
+Nothing here imports a layer, an app, the loader or a server.
+"""

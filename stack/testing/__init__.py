@@ -1,0 +1,17 @@
+"""Test one layer, or a stack of them, in isolation.
+
+>>> from lamella.stack.testing import RecordingApp, call, environ, lint
+>>> from lamella.middleware.request_id import RequestIdMiddleware
+>>> app = RecordingApp(body=[b"hello"])
+>>> response = call(lint(RequestIdMiddleware(lint(app))), environ("GET", "/"))
+>>> response.status, response.body
+('200 OK', b'hello')
+"""
+
+from __future__ import annotations
+
+from .apps import RecordingApp
+from .client import Response, call, environ
+from .lint import LintError, lint
+
+__all__ = ["LintError", "RecordingApp", "Response", "call", "environ", "lint"]
