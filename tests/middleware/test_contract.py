@@ -235,7 +235,7 @@ def test_keeps_file_wrapper_identity(subject: Subject) -> None:
         given.append(FileWrapper(io.BytesIO(b"file")))
         return given[0]
 
-    request = subject.request(**{"wsgi.file_wrapper": FileWrapper})
+    request = {**subject.request(), "wsgi.file_wrapper": FileWrapper}
     body = subject.build(app)(request, _ignore)
 
     assert body is given[0]
