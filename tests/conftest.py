@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-CORPORA = Path(__file__).resolve().parents[2] / "shared" / "facts" / "corpora"
+CORPORA = Path(
+    os.environ.get("LAMELLA_CORPORA") or Path(__file__).resolve().parents[2] / "shared" / "facts" / "corpora"
+)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,10 @@ FOLDERS = ("middleware", "apps", "stack")
 def clean_tree(target: Path) -> None:
     """Copy what git knows (and what it does not ignore): stale ``build/`` folders stay behind."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
     )
     for name in listed.stdout.decode().split("\0"):
         source = ROOT / name
@@ -59,7 +62,7 @@ def main() -> int:
         run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", f"{wheel}[test]", "mypy"])
         outside = work / "outside"
         shutil.copytree(tree / "tests", outside / "tests")
-        for name in ("docs", "apps/demo", "README.md", "setup.cfg", "middleware"):
+        for name in ("docs", "README.md", "setup.cfg"):
             source = tree / name
             if source.is_dir():
                 shutil.copytree(source, outside / name)

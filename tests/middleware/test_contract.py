@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
+import lamella.middleware
 from lamella.stack.testing import RecordingApp, call, environ, lint
 
 TESTS = Path(__file__).parent
-FOLDER = TESTS.parents[1] / "middleware"
+FOLDER = Path(lamella.middleware.__path__[0])
 MODULES = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
 
 
