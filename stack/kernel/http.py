@@ -41,6 +41,8 @@ __all__ = [
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # Section 5.5: field-value = *( VCHAR / obs-text / SP / HTAB ), here as latin-1 characters.
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+# What stands between separators: anything else, and whole quoted-strings (section 5.6.4).
+_PIECES = {mark: re.compile(rf'(?:[^"{mark}]+|"(?:[^"\\]|\\.)*")*', re.DOTALL) for mark in ",;"}
 # Section 12.4.2: qvalue = ( "0" [ "." 0*3DIGIT ] ) / ( "1" [ "." 0*3("0") ] )
 _QVALUE = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 # Section 8.8.3: entity-tag = [ "W/" ] DQUOTE *etagc DQUOTE
@@ -49,6 +51,9 @@ _ETAG_ELEMENT = re.compile(r'[ \t]*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*|[
 # RFC 3986 section 3.2.2: reg-name without sub-delims and percent-encoding, which no browser sends in Host.
 _REG_NAME = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*\.?")
 _PORT = re.compile(r"[0-9]{1,5}")
+
+# Browsers send at most a dozen; Rack was stopped by 1,000 (CVE-2026-34230).
+_MOST_WEIGHTED = 256
 
 #: Section 7.6.1: fields that speak of one connection; an application must not send them (PEP 3333).
 HOP_BY_HOP = frozenset(
@@ -89,34 +94,25 @@ def quote_string(text: str) -> str:
 
 
 def split_quoted(text: str, separator: str) -> list[str] | None:
-    """Split *text* at each *separator* outside quoted-strings; strip the pieces' white space.
+    """Split *text* at each *separator* (comma or semicolon) outside quoted-strings; strip white space.
 
     Returns:
         The pieces, empty ones included, or None where a quoted-string is not closed.
     """
     if '"' not in text:
         return [piece.strip(" \t") for piece in text.split(separator)]
+    piece = _PIECES[separator]
     pieces = []
-    start = at = 0
-    end = len(text)
-    inside = False
-    while at < end:
-        character = text[at]
-        if inside:
-            if character == "\\":
-                at += 1
-            elif character == '"':
-                inside = False
-        elif character == '"':
-            inside = True
-        elif character == separator:
-            pieces.append(text[start:at].strip(" \t"))
-            start = at + 1
-        at += 1
-    if inside:
-        return None
-    pieces.append(text[start:].strip(" \t"))
-    return pieces
+    at = 0
+    while True:
+        match = piece.match(text, at)
+        end = match.end() if match is not None else at
+        pieces.append(text[at:end].strip(" \t"))
+        if end == len(text):
+            return pieces
+        if text[end] != separator:  # an opening quote without its closing one
+            return None
+        at = end + 1
 
 
 def parse_list(text: str) -> list[str]:
@@ -188,10 +184,11 @@ class Weighted(NamedTuple):
 def parse_weighted(text: str) -> list[Weighted]:
     """Read a list with weights (section 12.4.2), in the order of the field.
 
-    A malformed element is left out, as if the client had not sent it.
+    A malformed element is left out, as if the client had not sent it; so is all after
+    the first 256 elements, which no client sends.
     """
     result = []
-    for element in parse_list(text):
+    for element in parse_list(text)[:_MOST_WEIGHTED]:
         parsed = parse_parameters(element)
         if parsed is None or not parsed[0]:
             continue
