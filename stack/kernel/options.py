@@ -24,6 +24,7 @@ from .errors import ConfigError
 from .http import is_token
 
 __all__ = [
+    "App",
     "Cidr",
     "Duration",
     "FilePath",
@@ -104,6 +105,8 @@ Regex: TypeAlias = Annotated[str | re.Pattern[str], Kind("regex")]
 FilePath: TypeAlias = Annotated[str | PathLike[str], Kind("path")]
 #: A secret; in a stack file ``{ env = "NAME" }``, ``{ file = "path" }`` or ``{ insecure = "text" }``.
 SecretValue: TypeAlias = Annotated[str | bytes | Secret, Kind("secret")]
+#: A WSGI application, or where it is: ``"module:attribute"``, in a stack file also ``"@name"``.
+App: TypeAlias = Annotated[Any, Kind("app")]
 #: An object, or where to import it from: ``"module:attribute"``.
 Reference: TypeAlias = Annotated[Any, Kind("reference")]
 
