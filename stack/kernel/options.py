@@ -93,7 +93,7 @@ class Secret:
         return hash(self._value)
 
 
-#: Seconds, or text such as ``"30m"``, ``"1h30m"``, ``"500ms"``.
+#: Seconds, or text such as ``"30m"``, ``"1h30m"``, ``"500ms"``, ``"5us"``.
 Duration: TypeAlias = Annotated[float | str | timedelta, Kind("duration")]
 #: Bytes, or text such as ``"500 B"``, ``"64 KiB"``, ``"10 MB"``.
 Size: TypeAlias = Annotated[int | str, Kind("size")]
@@ -110,9 +110,9 @@ App: TypeAlias = Annotated[Any, Kind("app")]
 #: An object, or where to import it from: ``"module:attribute"``.
 Reference: TypeAlias = Annotated[Any, Kind("reference")]
 
-_DURATION = re.compile(r"(?:([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|w))+")
-_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|w)")
-_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_DURATION = re.compile(r"(?:([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h|d|w))+")
+_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h|d|w)")
+_SECONDS: Final = {"us": 1e-6, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kKMGT]i?B|B)")
 _BYTES: Final = {
     "B": 1,
