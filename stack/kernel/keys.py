@@ -19,21 +19,29 @@ __all__ = [
     "CLIENT",
     "CSP_NONCE",
     "CSRF",
+    "EXCEPTION",
     "IDENTITY",
     "JSON",
     "MOUNT",
+    "RECORD",
     "REQUEST_ID",
     "ROUTE",
     "SESSION",
+    "TRACE",
     "Client",
     "CsrfToken",
     "EnvironKey",
     "Identity",
     "Route",
     "Session",
+    "Trace",
+    "record",
 ]
 
 T = TypeVar("T")
+
+#: Holds what was set inside, by name: one dict a request, shared by every copy of its environ.
+RECORD = "lamella.record"
 
 #: A JSON value, as RFC 8259 has them.
 JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
@@ -71,11 +79,39 @@ class EnvironKey(Generic[T]):
         return value
 
     def set(self, environ: WSGIEnvironment, value: T) -> None:
-        """Set the value for everything inside."""
+        """Set the value for everything inside, and for a layer outside that keeps a :func:`record`."""
         environ[self.name] = value
+        record = environ.get(RECORD)
+        if record is not None:
+            record[self.name] = value
+
+    def seen(self, environ: WSGIEnvironment) -> T | None:
+        """Return what was set last for this request, also inside and on a copy of the environ.
+
+        For layers that look back when the answer is there (logs, metrics): dispatch hands a
+        copy of the environ on, so that what is set behind it never shows in theirs. Call
+        :func:`record` on the way in.
+        """
+        record = environ.get(RECORD)
+        if record is not None and self.name in record:
+            value: T | None = record[self.name]
+            return value
+        return self.get(environ)
 
     def __repr__(self) -> str:
         return f"EnvironKey({self.name!r})"
+
+
+def record(environ: WSGIEnvironment) -> dict[str, Any]:
+    """Return the request's record, and begin it where no layer outside did.
+
+    :meth:`EnvironKey.set` writes to it too. A shallow copy of the environ shares it. Keep the
+    dict where the app might clear its environ.
+    """
+    kept: dict[str, Any] | None = environ.get(RECORD)
+    if kept is None:
+        kept = environ[RECORD] = {}
+    return kept
 
 
 class Client(NamedTuple):
@@ -114,6 +150,24 @@ class Route(NamedTuple):
     endpoint: str
     #: Converted parameters.
     parameters: Mapping[str, Any]
+
+
+class Trace(NamedTuple):
+    """Where the request is in a distributed trace (W3C Trace Context, level 1)."""
+
+    #: 32 hexadecimal digits: the whole trace.
+    trace_id: str
+    #: 16 hexadecimal digits: this request.
+    span_id: str
+    #: 16 hexadecimal digits: what the trusted client was doing; empty where the trace begins here.
+    parent_id: str
+    #: Whether the caller may have recorded it.
+    sampled: bool
+
+    @property
+    def traceparent(self) -> str:
+        """The header for requests made on behalf of this one."""
+        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
 
 
 class Session(MutableMapping[str, "JSON"]):
@@ -187,3 +241,7 @@ CSP_NONCE: EnvironKey[str] = EnvironKey("lamella.csp_nonce", "security_headers")
 ROUTE: EnvironKey[Route] = EnvironKey("lamella.route", "lamella.apps.router")
 #: str: the prefix or host that matched. Set by ``dispatch``.
 MOUNT: EnvironKey[str] = EnvironKey("lamella.mount", "dispatch")
+#: Trace: the trace context. Set by ``request_id``.
+TRACE: EnvironKey[Trace] = EnvironKey("lamella.trace", "request_id")
+#: str: name of the class of the exception that became an error page. Set by ``errors``.
+EXCEPTION: EnvironKey[str] = EnvironKey("lamella.exception", "errors")

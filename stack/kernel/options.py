@@ -29,6 +29,7 @@ __all__ = [
     "Duration",
     "FilePath",
     "Kind",
+    "Output",
     "Reference",
     "Regex",
     "Secret",
@@ -53,7 +54,7 @@ class Kind:
     """Marks an annotation, so that the loader knows how a value of the stack file is meant.
 
     Args:
-        name: ``duration``, ``size``, ``cidr``, ``regex``, ``path``, ``secret``, ``reference``, ``app``.
+        name: ``duration``, ``size``, ``cidr``, ``regex``, ``path``, ``output``, ``secret``, ``reference``, ``app``.
     """
 
     __slots__ = ("name",)
@@ -103,6 +104,9 @@ Cidr: TypeAlias = Annotated[str | IPv4Network | IPv6Network, Kind("cidr")]
 Regex: TypeAlias = Annotated[str | re.Pattern[str], Kind("regex")]
 #: A path; in a stack file relative to that file.
 FilePath: TypeAlias = Annotated[str | PathLike[str], Kind("path")]
+#: Where lines go: ``"-"`` for standard output, ``"stderr"``, else a path (in a stack file relative to
+#: that file); in Python also an open text stream.
+Output: TypeAlias = Annotated[Any, Kind("output")]
 #: A secret; in a stack file ``{ env = "NAME" }``, ``{ file = "path" }`` or ``{ insecure = "text" }``.
 SecretValue: TypeAlias = Annotated[str | bytes | Secret, Kind("secret")]
 #: A WSGI application, or where it is: ``"module:attribute"``, in a stack file also ``"@name"``.
