@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from .lint import HOSTILE
+
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -81,6 +83,8 @@ class RecordingApp:
             self._before(environ)
         if self._raises is not None:
             raise self._raises
+        if self._late and self._write:
+            environ[HOSTILE] = True  # write() from within the iterable, on purpose
         if self._late:
             return _Body(self, lambda: self._start(start_response), self._blocks())
         self._start(start_response)

@@ -11,6 +11,8 @@ from urllib.parse import unquote_to_bytes
 from lamella.stack.kernel.environ import header_key
 from lamella.stack.kernel.response import get_header
 
+from .lint import HOSTILE
+
 if TYPE_CHECKING:
     from types import TracebackType
     from wsgiref.types import WSGIApplication, WSGIEnvironment
@@ -54,6 +56,9 @@ def environ(
         request["CONTENT_LENGTH"] = str(len(body))
     for name, value in headers.items():
         request[name if "." in name or name[:1].isupper() else header_key(name)] = value
+    path_info, length = request["PATH_INFO"], request.get("CONTENT_LENGTH", "")
+    if not str(path_info).startswith("/") or not str(length or "0").isdigit():
+        request[HOSTILE] = True  # on purpose: the linter does not blame the test
     return request
 
 
