@@ -19,6 +19,7 @@ __all__ = [
     "HostPort",
     "Origin",
     "Weighted",
+    "accepted_codings",
     "accepts",
     "etag_matches",
     "format_date",
@@ -239,6 +240,34 @@ def _quality(media_type: str, ranges: list[Weighted]) -> int:
             rank, q = found, item.q
     return q
 
+
+def accepted_codings(accept_encoding: str | None, available: tuple[str, ...]) -> list[str]:
+    """Order the content codings by what the client likes best (section 12.5.3).
+
+    Args:
+        accept_encoding: The Accept-Encoding field; None where the client sent none.
+        available: The codings at hand, the server's favourite first, without ``identity``.
+
+    Returns:
+        The acceptable ones, best first, ``identity`` among them where it is acceptable. Empty
+        where the client refuses them all: section 15.5.7 has a 406 for it.
+    """
+    if accept_encoding is None:
+        return ["identity"]
+    weights: dict[str, int] = {}
+    for item in parse_weighted(accept_encoding):
+        coding = _CODING_ALIASES.get(item.value, item.value)
+        weights[coding] = max(item.q, weights.get(coding, 0))
+    rest = weights.get("*")
+    # Identity needs no mention: only "identity;q=0", or "*;q=0" without it, excludes it. Unmentioned, it comes last.
+    unmentioned = 0 if rest == 0 else 1
+    ranked = [(weights.get(coding, rest or 0), coding) for coding in available]
+    ranked.append((weights.get("identity", unmentioned), "identity"))
+    return [coding for q, coding in sorted(ranked, key=lambda pair: -pair[0]) if q]
+
+
+# Section 8.4.1: "A recipient SHOULD consider "x-gzip" to be equivalent to "gzip"", and x-compress likewise.
+_CODING_ALIASES = {"x-gzip": "gzip", "x-compress": "compress"}
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
