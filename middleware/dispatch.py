@@ -1,0 +1,406 @@
+"""Hand each request to the app that is mounted at its path prefix or host.
+
+Sets ``lamella.mount`` (the prefix or host as written here), and for a prefix ``SCRIPT_NAME``,
+``PATH_INFO`` and ``lamella.dispatch.original``, on a copy of the environ.
+
+.. code-block:: toml
+
+    [[layer]]
+    use = "dispatch"
+    mounts = { "/admin" = "wsgiref.simple_server:demo_app" }
+    hosts = { "*.api.example" = "wsgiref.simple_server:demo_app" }
+
+Place it innermost: what stands outside applies to every mount. A layer for one mount only belongs
+into that mount's own sub-stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from lamella.stack.kernel.body import BodyReader, body_length
+from lamella.stack.kernel.environ import direct
+from lamella.stack.kernel.errors import BadRequestError, ConfigError
+from lamella.stack.kernel.http import parse_host
+from lamella.stack.kernel.keys import MOUNT
+from lamella.stack.kernel.options import App, Size, choice, size
+from lamella.stack.kernel.order import Inside
+from lamella.stack.kernel.paths import canonical_path
+from lamella.stack.kernel.response import answer, edit_headers, refuse, substitute
+
+from ._dispatch import encode_path, fault_of_host, fault_of_prefix, find_host, redirect_target, repair
+from ._lazy import LazyApp
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from lamella.stack.kernel.response import Headers
+
+__all__ = ["DispatchMiddleware"]
+
+#: Holds the SCRIPT_NAME and PATH_INFO that were shifted, for the app inside; the outer environ keeps them itself.
+ORIGINAL = "lamella.dispatch.original"
+_KEYS = ("app", "cookies", "relocate")
+_UNKNOWN: Final = (None, False)
+# An app refused in these words; the next of the cascade may know better (Rack and Paste try the same two).
+_NOT_MINE = ("404", "405")
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+# How many paths are remembered, and how long a remembered one may be: at most half a megabyte.
+_MEMO_SIZE, _MEMO_LENGTH = 1024, 256
+
+
+class DispatchMiddleware:
+    """Mount applications at path prefixes and hosts.
+
+    The longest prefix wins, on segment borders: ``/flask`` takes ``/flask/x`` and never ``/flaskx``.
+    The cost does not grow with the number of mounts.
+
+    Args:
+        app: Answers what no mount and no host takes.
+        mounts: Prefix to app. An app is a callable, or ``"module:attribute"``, which is imported when
+            the first request comes; or a table with ``app``, ``cookies`` (``"scope"`` keeps the
+            app's cookies to the mount, ``"keep"`` leaves them) and ``relocate`` (true: a
+            ``Location`` that forgot the prefix is repaired).
+        hosts: Host to app: ``"api.example"``, ``"api.example:8080"``, or ``"*.example"`` for every name
+            below it. Looked at before the prefixes.
+        cascade: Apps to try in turn where *app* answers 404 or 405; the last answer stands.
+        slash: What a GET of the mount itself without its slash gets: ``"redirect"`` (308 to the mount
+            with a slash, because relative links of the page would leave the mount) or ``"pass"``.
+        cascade_limit: How much of a request body is kept for the next app of the cascade. Where
+            the first app read more, its answer stands.
+
+    Raises:
+        ConfigError: A prefix is not of the form ``/a/b``, a host is none, a table has another key,
+            an app is neither callable nor a reference, or one Django serves two prefixes.
+    """
+
+    provides = (MOUNT,)
+    requires = ()
+    order = (Inside("proxy", "L105", "the host a client asked for is known only after the trusted proxies were heard"),)
+    streams = True
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        *,
+        mounts: Mapping[str, App],
+        hosts: Mapping[str, App] = MappingProxyType({}),
+        cascade: Sequence[App] = (),
+        slash: str = "redirect",
+        cascade_limit: Size = "64 KiB",
+    ) -> None:
+        slash = choice("slash", slash, ("redirect", "pass"))
+        mounted = {prefix: _mount(f"mounts.{prefix}", target) for prefix, target in _table("mounts", mounts).items()}
+        for prefix in mounted:
+            fault = fault_of_prefix(prefix)
+            if fault is not None:
+                raise ConfigError("mounts", prefix, fault)
+        _refuse_two_djangos(app, mounted)
+        by_host = _by_host(hosts)
+        fallback = _cascade(app, cascade, size("cascade_limit", cascade_limit))
+
+        #: The mounted apps by prefix and by host, for tools that draw the stack.
+        self.mounts: Mapping[str, WSGIApplication] = MappingProxyType({p: m.app for p, m in mounted.items()})
+        self.hosts: Mapping[str, WSGIApplication] = MappingProxyType(by_host)
+        self.wsgi_closure = _closure(
+            fallback,
+            _nodes(mounted),
+            {host: direct(target) for host, target in by_host.items()},
+            redirects=slash == "redirect",
+        )
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return self.wsgi_closure(environ, start_response)
+
+
+class _Mount:
+    """One app under a prefix, and what is repaired in its answers."""
+
+    __slots__ = ("app", "cookies", "relocate")
+
+    def __init__(self, app: WSGIApplication, cookies: bool, relocate: bool) -> None:
+        self.app = app
+        self.cookies = cookies
+        self.relocate = relocate
+
+    def closure(self) -> WSGIApplication:
+        """The app, with the repairs that this mount asks for around it."""
+        inner = direct(self.app)
+        cookies, relocate = self.cookies, self.relocate
+        if not (cookies or relocate):
+            return inner
+
+        def repaired(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            # Noted before the app runs: it may clear its environ.
+            asked = {key: environ.get(key, "") for key in ("HTTP_HOST", "SERVER_NAME", "PATH_INFO")}
+            mount = encode_path(environ["SCRIPT_NAME"])
+
+            def edit(headers: Headers) -> Headers:
+                return repair(headers, mount, asked, cookies=cookies, relocate=relocate)
+
+            return inner(environ, edit_headers(start_response, edit))
+
+        return repaired
+
+
+# --- options ------------------------------------------------------------------------------------
+
+
+def _table(option: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(option, value, "a table of names and apps")
+    return dict(value)
+
+
+def _mount(option: str, target: object) -> _Mount:
+    """Read one mount: an app, a reference, or a table."""
+    if not isinstance(target, Mapping):
+        return _Mount(_app(option, target), False, False)
+    for key in target:
+        if key not in _KEYS:
+            raise ConfigError(f"{option}.{key}", target[key], "only the keys " + ", ".join(_KEYS))
+    if "app" not in target:
+        raise ConfigError(option, dict(target), "a table with the key app")
+    cookies = choice(f"{option}.cookies", target.get("cookies", "keep"), ("keep", "scope"))
+    relocate = target.get("relocate", False)
+    if not isinstance(relocate, bool):
+        raise ConfigError(f"{option}.relocate", relocate, "true or false")
+    return _Mount(_app(f"{option}.app", target["app"]), cookies == "scope", relocate)
+
+
+def _app(option: str, target: object) -> WSGIApplication:
+    """Return a callable as it is, a reference as an app that is imported on first use."""
+    if isinstance(target, str):
+        return LazyApp(option, target)
+    if not callable(target):
+        raise ConfigError(option, target, 'a WSGI application or a reference such as "package.module:application"')
+    return cast("WSGIApplication", target)
+
+
+def _by_host(hosts: Mapping[str, App]) -> dict[str, WSGIApplication]:
+    found: dict[str, WSGIApplication] = {}
+    for pattern, target in _table("hosts", hosts).items():
+        fault = fault_of_host(pattern)
+        if fault is not None:
+            raise ConfigError("hosts", pattern, fault)
+        mount = _mount(f"hosts.{pattern}", target)
+        if mount.cookies or mount.relocate:
+            raise ConfigError(f"hosts.{pattern}", "cookies, relocate", "only app: a host has no prefix to repair")
+        parsed = parse_host(pattern.removeprefix("*."))
+        key = ("*." if pattern.startswith("*.") else "") + str(parsed)
+        if key in found:
+            raise ConfigError("hosts", pattern, "each host once")
+        found[key] = mount.app
+    return found
+
+
+def _is_django(app: object) -> bool:
+    return any((c.__module__, c.__name__) == ("django.core.handlers.wsgi", "WSGIHandler") for c in type(app).__mro__)
+
+
+def _refuse_two_djangos(root: object, mounted: Mapping[str, _Mount]) -> None:
+    """Refuse a second prefix for Django, which keeps the first one it sees in its static URLs for good.
+
+    ``LazySettings`` stores ``STATIC_URL`` with the script name of the process's first request.
+    """
+    prefixes = [prefix for prefix, mount in mounted.items() if _is_django(mount.app)]
+    if prefixes and _is_django(root):
+        prefixes.insert(0, "/")
+    if len(prefixes) > 1:
+        raise ConfigError("mounts", ", ".join(prefixes), "one prefix for Django: a process has one set of settings")
+    references: dict[str, str] = {}
+    for prefix, mount in mounted.items():
+        if isinstance(mount.app, LazyApp):
+            mount.app.share(references, prefix, lambda app: "django" if _is_django(app) else None)
+
+
+# --- requests -----------------------------------------------------------------------------------
+
+#: A prefix's app and spelling, and whether longer prefixes go on from it.
+_Node = tuple["tuple[WSGIApplication, str] | None", bool]
+#: App, prefix (empty for none), SCRIPT_NAME and PATH_INFO inside, and those outside.
+_Route = tuple["WSGIApplication", str, str, str, Mapping[str, str]]
+
+
+def _nodes(mounted: Mapping[str, _Mount]) -> dict[str, _Node]:
+    """Each mounted prefix, and each prefix on the way to one."""
+    nodes: dict[str, _Node] = {}
+    for prefix, mount in mounted.items():
+        nodes[prefix] = ((mount.closure(), prefix), nodes.get(prefix, _UNKNOWN)[1])
+        at = prefix.rfind("/")
+        while at > 0:
+            part = prefix[:at]
+            nodes[part] = (nodes.get(part, _UNKNOWN)[0], True)
+            at = prefix.rfind("/", 0, at)
+    return nodes
+
+
+def _closure(
+    fallback: WSGIApplication,
+    nodes: Mapping[str, _Node],
+    hosts: Mapping[str, WSGIApplication],
+    *,
+    redirects: bool,
+) -> WSGIApplication:
+    key = MOUNT.name
+    # The canonical path of a path never changes, so what was asked before needs no second look.
+    memo: dict[str, _Route] = {}
+    known = memo.get
+
+    def route(path_info: str, path: str, script_name: str) -> _Route:
+        """Find the longest prefix of *path*, and what the mounted app will see."""
+        # The prefixes of the path, shortest first, for as long as some mount goes on from there.
+        at = path.find("/", 1)
+        found, goes_on = nodes.get(path if at < 0 else path[:at], _UNKNOWN)
+        while goes_on and at > 0:
+            at = path.find("/", at + 1)
+            target, goes_on = nodes.get(path if at < 0 else path[:at], _UNKNOWN)
+            found = target or found
+        if found is None:
+            return fallback, "", "", "", _NOTHING
+        app, prefix = found
+        original = MappingProxyType({"SCRIPT_NAME": script_name, "PATH_INFO": path_info})
+        # Prefixes are ASCII, so as many characters of the canonical path as of the raw one.
+        return app, prefix, script_name + prefix, path_info[len(prefix) :], original
+
+    def slow_route(environ: WSGIEnvironment) -> _Route:
+        """Check and route a request whose path is not known.
+
+        Raises:
+            BadRequestError: The path is ambiguous or the Host malformed.
+        """
+        path_info, script_name = environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", "")
+        path = canonical_path(environ)
+        if hosts and (matched := _match_host(environ, hosts)) is not None:
+            environ[key] = matched
+            return hosts[matched], "", "", "", _NOTHING
+        found = route(path_info, path, script_name)
+        if not (script_name or hosts) and len(path_info) <= _MEMO_LENGTH:
+            if len(memo) >= _MEMO_SIZE:
+                memo.clear()
+            memo[path_info] = found
+        return found
+
+    def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        found = None if environ.get("SCRIPT_NAME") else known(environ.get("PATH_INFO", ""))
+        if found is None:
+            try:
+                found = slow_route(environ)
+            except BadRequestError as error:
+                return refuse(environ, start_response, error)
+        app, prefix, mounted_at, rest, original = found
+        if not prefix:
+            return app(environ, start_response)
+        if redirects and not rest and environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+            location = [("Location", redirect_target(environ, prefix))]
+            return answer(environ, start_response, "308 Permanent Redirect", b"", location)
+        shifted = environ.copy()
+        # In the outer environ too: the log tells which mount answered.
+        environ[key] = shifted[key] = prefix
+        shifted["SCRIPT_NAME"] = mounted_at
+        shifted["PATH_INFO"] = rest
+        if ORIGINAL not in environ:
+            shifted[ORIGINAL] = original
+        return app(shifted, start_response)
+
+    return wsgi_closure
+
+
+def _match_host(environ: WSGIEnvironment, hosts: Mapping[str, object]) -> str | None:
+    """The key of *hosts* for this request.
+
+    Raises:
+        BadRequestError: The Host field is malformed.
+    """
+    sent: str | None = environ.get("HTTP_HOST")
+    asked = parse_host(environ.get("SERVER_NAME", "") if sent is None else sent)
+    if asked is None:
+        if sent is None:
+            return None
+        raise BadRequestError("the Host is malformed")
+    return find_host(hosts, asked.host, asked.port)
+
+
+# --- cascade ------------------------------------------------------------------------------------
+
+
+def _cascade(app: WSGIApplication, more: Sequence[App], limit: int) -> WSGIApplication:
+    """Return *app*, followed by *more* where it answers 404 or 405."""
+    if isinstance(more, (str, bytes, Mapping)) or not isinstance(more, Iterable):
+        raise ConfigError("cascade", more, "a list of apps")
+    apps = (direct(app), *(direct(_app(f"cascade.{index}", item)) for index, item in enumerate(more)))
+    if len(apps) == 1:
+        return apps[0]
+
+    def cascade(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            body = _Replay(environ, limit)
+        except BadRequestError as error:
+            return refuse(environ, start_response, error)
+        return attempt(environ.copy(), body, 0, environ, start_response)
+
+    def attempt(
+        pristine: WSGIEnvironment, body: _Replay, index: int, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Ask the app of that index; each gets an environ of its own, because an app may spoil it."""
+        if index + 1 == len(apps):
+            return apps[index]({**pristine, "wsgi.input": body}, start_response)
+
+        def next_app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            body.rewind()
+            return attempt(pristine, body, index + 1, environ, start_response)
+
+        def choose(status: str, headers: Headers) -> WSGIApplication | None:
+            return next_app if status[:3] in _NOT_MINE and body.is_whole else None
+
+        return substitute(apps[index], {**pristine, "wsgi.input": body}, start_response, choose)
+
+    return cascade
+
+
+class _Replay(BodyReader):
+    """A request body that remembers what was read of it, up to a limit, to be read again.
+
+    Nothing is read ahead: an app that answers 404 without looking at the body costs nothing.
+    """
+
+    __slots__ = ("_at", "_kept", "_limit", "is_whole")
+
+    def __init__(self, environ: WSGIEnvironment, limit: int) -> None:
+        super().__init__(environ["wsgi.input"], body_length(environ))
+        self._limit = limit
+        self._kept = bytearray()
+        self._at = 0
+        #: Whether everything read so far can be read again.
+        self.is_whole = True
+
+    def rewind(self) -> None:
+        """Begin again."""
+        self._at = 0
+
+    def _get(self, size: int, *, line: bool) -> bytes:
+        """Read from what is kept; from the stream where that is used up."""
+        kept = self._kept
+        if self._at < len(kept):
+            end = min(self._at + size, len(kept))
+            if line:
+                end = kept.find(b"\n", self._at, end) + 1 or end
+            data = bytes(kept[self._at : end])
+            self._at = end
+            if len(data) == size or (line and data.endswith(b"\n")):
+                return data
+            return data + super()._get(size - len(data), line=line)
+        return super()._get(size, line=line)
+
+    def received(self, data: bytes, asked: int) -> bytes:
+        if self.is_whole:
+            self.is_whole = len(self._kept) + len(data) <= self._limit
+            if self.is_whole:
+                self._kept += data
+                self._at = len(self._kept)
+            else:
+                self._kept.clear()
+                self._at = 0
+        return data
