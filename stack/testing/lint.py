@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 from lamella.stack.kernel.http import HOP_BY_HOP, is_field_value, is_token, parse_etags
+from lamella.stack.kernel.response import has_body
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -48,7 +49,7 @@ RULES = {
     "W13": Rule("wsgi.input and wsgi.errors are the server's to close", "do not close them"),
     "W14": Rule("wsgi.errors takes native strings", "write text, not bytes"),
     "W15": Rule("wsgi.input gives bytes", "return bytes from read() and readline()"),
-    "W16": Rule("the request body reaches the app whole", "put a fresh stream into environ['wsgi.input'] after reading"),
+    "W16": Rule("the request body reaches the app whole", "put a fresh stream into environ after reading"),
     "W21": Rule("start_response takes two or three positional arguments", "call start_response(status, headers)"),
     "W22": Rule("start_response is called once, or again with exc_info", "pass sys.exc_info() the second time"),
     "W23": Rule("a status is three digits from 100 to 599, one space, a reason", 'write it like "200 OK"'),
@@ -171,7 +172,7 @@ def _returned(exchange: _Exchange, environ: WSGIEnvironment, body: Any) -> Itera
         if not exchange.status:
             exchange.inside("W44", "returned a wsgi.file_wrapper before it called start_response")
         _watch_close(exchange, body)
-        return body
+        return cast("Iterable[bytes]", body)
     try:
         length = len(body)
     except TypeError:
@@ -354,7 +355,7 @@ class _Exchange:
         self._counted = 0
         self._length: int | None = None
         self._typed = False
-        self._iterating = False
+        self.iterating = False
         self._child_error = ""  # status of an error answer that the app inside is just handing out
         self._child_writes = False
         self._reraised: BaseException | None = None
@@ -395,9 +396,9 @@ class _Exchange:
         self._environ = environ
         self._start_response = start_response
         stream, errors = environ["wsgi.input"], environ["wsgi.errors"]
-        if isinstance(stream, _Input) and self.parent is not None and stream.exchange.root() is self.root():
-            if stream.consumed:
-                self.outside("W16", f"read {stream.consumed} bytes of wsgi.input and left the rest to the app")
+        ours = isinstance(stream, _Input) and self.parent is not None and stream.exchange.root() is self.root()
+        if ours and stream.consumed:
+            self.outside("W16", f"read {stream.consumed} bytes of wsgi.input and left the rest to the app")
         length = environ.get("CONTENT_LENGTH", "0") or "0"
         known = length.isascii() and length.isdigit() and not environ.get("wsgi.input_terminated")
         environ["wsgi.input"] = _Input(stream, self, int(length) if known else None)
@@ -412,9 +413,8 @@ class _Exchange:
         self.not_trapped()
         if not self.status:
             self.inside("W44", "the body ended and start_response was never called")
-        if self._length is not None and self.method != "HEAD" and not self._bodiless():
-            if self._counted != self._length:
-                self.inside("W45", f"Content-Length says {self._length}, the body has {self._counted} bytes")
+        if self._length is not None and self._has_content() and self._counted != self._length:
+            self.inside("W45", f"Content-Length says {self._length}, the body has {self._counted} bytes")
         self.finished = True
         if len(self.children) == 1:
             self._compare(self.children[0])
@@ -512,7 +512,7 @@ class _Exchange:
             self._check_header(name, value)
             seen.setdefault(name.lower(), []).append(value)
         lengths, types = seen.get("content-length", []), seen.get("content-type", [])
-        bodiless = status[:3] in ("204", "304") or status.startswith("1")
+        bodiless = not has_body(status)
         if len(lengths) > 1:
             self.inside("W28", f"there are {len(lengths)} Content-Length headers")
         if lengths and not (lengths[0].isascii() and lengths[0].isdigit()):
@@ -544,14 +544,13 @@ class _Exchange:
     def _write(self, write: Callable[[bytes], object], data: tuple[Any, ...], named: dict[str, Any]) -> object:
         if named or len(data) != 1:
             self.inside("W42", "called write() with other than one positional argument")
-        if self._iterating and not self._child_writes and not self._environ.get(HOSTILE):
+        if self.iterating and not self._child_writes and not self._environ.get(HOSTILE):
             self.inside("W48", "called write() from within its iterable")
         if self.finished or self.closed:
             self.inside("W48", "called write() after the body had ended")
         self.block(data[0])
-        if data[0] and self.children and not any(data[0] in child.written for child in self.children):
-            if max(child._counted for child in self.children) <= _REMEMBERED:
-                self.inside("W49", "sent by write() what no app inside had written")
+        if data[0] and self.children and not any(child.may_have_written(data[0]) for child in self.children):
+            self.inside("W49", "sent by write() what no app inside had written")
         if len(self.written) <= _REMEMBERED:
             self.written += data[0]
         if self.parent is not None:
@@ -563,6 +562,10 @@ class _Exchange:
                 self.parent._child_writes = False
         self.again()
         return result
+
+    def may_have_written(self, data: bytes) -> bool:
+        """Tell whether the app gave *data* to ``write()``, as far as that is remembered."""
+        return data in self.written or len(self.written) > _REMEMBERED
 
     def block(self, block: Any) -> None:
         """One block came, by ``write()`` or from the body."""
@@ -593,11 +596,8 @@ class _Exchange:
                 "W51", f"took block {self.pulled} of {self.name} before it had given block {parent.asked or 1} away"
             )
 
-    def _bodiless(self) -> bool:
-        return self.status[:3] in ("204", "304") or self.status.startswith("1")
-
     def _has_content(self) -> bool:
-        return self.method != "HEAD" and not self._bodiless()
+        return has_body(self.status, self.method)
 
 
 def _is_plain(text: str) -> bool:
@@ -611,24 +611,54 @@ class _Body:
     def __init__(self, body: Any, exchange: _Exchange, length: int | None = None) -> None:
         self._body = body
         self._exchange = exchange
-        self._iterator: Iterator[bytes] | None = None
+        self._iterated = False
         self._announced = length
 
-    def __iter__(self) -> _Body:
-        if self._iterator is not None:
+    def __iter__(self) -> Iterator[bytes]:
+        if self._iterated:
             self._exchange.outside("W52", "the body was iterated twice")
-        self._iterator = _run(self._exchange, iter, self._body)
+        self._iterated = True
+        return _Blocks(_run(self._exchange, iter, self._body), self._exchange, self._announced)
+
+    def __next__(self) -> bytes:
+        self._exchange.outside("W52", "next() was called on the body itself")
+
+    def close(self) -> None:
+        self._exchange.close(getattr(self._body, "close", None))
+
+    def __del__(self) -> None:
+        exchange = self._exchange
+        if exchange.closed or exchange.failed is not None or exchange.parent is not None:
+            return  # a linter outside has said it, or will
+        if hasattr(self._body, "close"):
+            raise LintError("W55", f"the caller of {exchange.name}", "the body was thrown away and never closed")
+
+
+class _SizedBody(_Body):
+    """The body of a linted app, where ``len()`` of it works: PEP 3333 lets a server rely on it."""
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+
+class _Blocks:
+    """The iterator over the body of a linted app. Only the body itself has a ``close()``."""
+
+    def __init__(self, iterator: Iterator[bytes], exchange: _Exchange, announced: int | None) -> None:
+        self._iterator = iterator
+        self._exchange = exchange
+        self._announced = announced
+
+    def __iter__(self) -> _Blocks:
         return self
 
     def __next__(self) -> bytes:
         exchange = self._exchange
         if exchange.closed:
             exchange.outside("W53", "the body was read after close()")
-        if self._iterator is None:
-            exchange.outside("W52", "next() was called before iter()")
         exchange.again()
         exchange.asked += 1
-        exchange._iterating = True
+        exchange.iterating = True
         try:
             block: bytes = _run(exchange, next, self._iterator)
         except StopIteration:
@@ -637,7 +667,7 @@ class _Body:
             exchange.end()
             raise
         finally:
-            exchange._iterating = False
+            exchange.iterating = False
         exchange.pull(block)
         if self._announced is not None and exchange.pulled > self._announced:
             self._check_length(exchange.pulled)
@@ -646,21 +676,3 @@ class _Body:
     def _check_length(self, blocks: int) -> None:
         if self._announced is not None and blocks != self._announced:
             self._exchange.inside("W47", f"len() of the body is {self._announced}, it has {blocks} blocks")
-
-    def close(self) -> None:
-        self._exchange.close(getattr(self._body, "close", None))
-
-    def __del__(self) -> None:
-        exchange = getattr(self, "_exchange", None)
-        if exchange is not None and not exchange.closed and hasattr(self._body, "close"):
-            raise LintError("W55", f"the caller of {exchange.name}", "the body was thrown away and never closed")
-
-
-class _SizedBody(_Body):
-    """The body of a linted app, where ``len()`` of it works: PEP 3333 lets a server rely on it."""
-
-    def __init__(self, body: Any, exchange: _Exchange, length: int) -> None:
-        super().__init__(body, exchange, length)
-
-    def __len__(self) -> int:
-        return len(self._body)
