@@ -1,0 +1,214 @@
+"""Let other origins' pages call this one, by the Fetch standard's CORS protocol.
+
+Answers preflights itself and owns every ``Access-Control-*`` header of the others: what the
+app inside sends of them is replaced.
+
+.. code-block:: toml
+
+    [[layer]]
+    use         = "cors"
+    origins     = ["https://shop.example", { suffix = ".shop.example" }]
+    credentials = true
+    headers     = ["Content-Type", "X-Requested-With"]
+
+Place it outside ``errors``, so that error answers carry the headers too, and outside every
+auth layer: a preflight has no credentials. It protects nothing by itself: the request of
+an origin that is not allowed is still carried out; only its answer is hidden from the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from lamella.stack.kernel.environ import direct
+from lamella.stack.kernel.errors import BadRequestError, ConfigError
+from lamella.stack.kernel.options import Duration, strings
+from lamella.stack.kernel.order import Outside
+from lamella.stack.kernel.paths import canonical_path
+from lamella.stack.kernel.patterns import is_path_pattern, path_matcher, specificity
+from lamella.stack.kernel.response import Headers, add_vary, answer, edit_headers, refuse
+
+from ._cors_policy import OriginSpec, Policy
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = ["CORSMiddleware"]
+
+#: What a preflight's answer depends on (Fetch standard, and Private Network Access).
+_PREFLIGHT_VARY = (
+    "Origin",
+    "Access-Control-Request-Method",
+    "Access-Control-Request-Headers",
+    "Access-Control-Request-Private-Network",
+)
+_POLICY_KEYS = frozenset(
+    {"paths", "origins", "credentials", "methods", "headers", "expose", "max_age", "private_network"}
+)
+
+
+class CORSMiddleware:
+    """Answer preflights, and tell browsers which origins may read the answers.
+
+    Args:
+        app: The application inside.
+        origins: Who may read: origins such as ``"https://shop.example"``, ``"https://*.shop.example"``,
+            ``{ suffix = ".shop.example" }`` (with ``scheme`` and ``port`` where they are not https and
+            443), ``{ regex = "…" }`` (matched as a whole), ``"null"``, or ``"*"`` for all.
+        credentials: Let the browser send cookies and credentials. Refused together with ``"*"``,
+            ``"null"`` and with a regular expression that lets strangers in.
+        methods: Methods that may be used; ``"*"`` stands for the standard ones. GET, HEAD and POST
+            need no permission in a browser.
+        headers: Request headers that may be sent beyond the safelisted ones; ``"*"`` allows what is
+            asked for (not with credentials).
+        expose: Response headers that the page may read beyond the safelisted ones.
+        max_age: How long a browser may keep a preflight's answer; None leaves it to the browser.
+        private_network: Let a page of a public network call this one in a private network.
+        policies: Other rules for some paths: tables with ``paths`` (patterns on the canonical path)
+            and any of the options above; what a table leaves out is taken from here. The most
+            specific pattern wins.
+
+    Raises:
+        ConfigError: An option is malformed, or would let any origin in with credentials.
+    """
+
+    provides = ()
+    requires = ()
+    order = (
+        Outside("errors", "L103", "error answers would carry no CORS headers, and browsers would hide them"),
+        *(
+            Outside(layer, "L104", "a preflight has no credentials and would be refused")
+            for layer in ("basic_auth", "bearer_auth", "login", "oidc", "access", "csrf", "rate_limit")
+        ),
+    )
+    streams = True
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        *,
+        origins: str | Iterable[OriginSpec],
+        credentials: bool = False,
+        methods: Iterable[str] = ("GET", "HEAD", "POST"),
+        headers: str | Iterable[str] = (),
+        expose: str | Iterable[str] = (),
+        max_age: Duration | None = "10m",
+        private_network: bool = False,
+        policies: Iterable[Mapping[str, Any]] = (),
+    ) -> None:
+        general = {
+            "origins": _copied(origins),
+            "credentials": credentials,
+            "methods": _copied(methods),
+            "headers": _copied(headers),
+            "expose": _copied(expose),
+            "max_age": max_age,
+            "private_network": private_network,
+        }
+        self._default = Policy(**general)
+        self._special = _read_policies(policies, general)
+        self.wsgi_closure = self._closure(direct(app))
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return self.wsgi_closure(environ, start_response)
+
+    def decide(self, origin: str, path: str, method: str, headers: str = "") -> str:
+        """Tell what a page of *origin* may do: ``allowed``, or why it may not. For ``lamella cors``."""
+        policy = self._policy(path)
+        fields = policy.preflight_fields(origin, method, headers, private=False)
+        return fields if isinstance(fields, str) else "allowed"
+
+    def _policy(self, path: str) -> Policy:
+        """The policy of a canonical path."""
+        for matches, policy in self._special:
+            if matches(path):
+                return policy
+        return self._default
+
+    def _closure(self, inner: WSGIApplication) -> WSGIApplication:
+        default, special, choose = self._default, self._special, self._policy
+
+        def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            policy = default
+            if special:
+                try:
+                    policy = choose(canonical_path(environ))
+                except BadRequestError as error:
+                    return refuse(environ, start_response, error, [("Vary", "Origin")])
+            origin = environ.get("HTTP_ORIGIN")
+            if (
+                origin is not None
+                and environ["REQUEST_METHOD"] == "OPTIONS"
+                and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
+            ):
+                return _answer_preflight(environ, start_response, policy, origin)
+            fields = policy.answer_fields(origin)
+            vary = not policy.constant
+
+            def edit(headers: Headers) -> Headers:
+                for name, _ in headers:
+                    # Only these two need a closer look, and few headers begin like them.
+                    if name[:1] in "aAvV" and name[:15].lower() in ("access-control-", "vary"):
+                        return _merged(headers, fields, vary)
+                return [*headers, *fields, _VARY] if vary else [*headers, *fields]
+
+            return inner(environ, edit_headers(start_response, edit))
+
+        return wsgi_closure
+
+
+_VARY = ("Vary", "Origin")
+
+
+def _copied(value: Any) -> Any:
+    """A collection as a tuple, so that nothing of the caller's is kept."""
+    return value if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable) else tuple(value)
+
+
+def _merged(headers: Headers, fields: Headers, vary: bool) -> Headers:
+    """Replace the app's own CORS headers, and merge its Vary."""
+    kept = [header for header in headers if not header[0].lower().startswith("access-control-")]
+    return [*(add_vary(kept, "Origin") if vary else kept), *fields]
+
+
+def _answer_preflight(
+    environ: WSGIEnvironment, start_response: StartResponse, policy: Policy, origin: str
+) -> list[bytes]:
+    """Allow with 204, refuse with 403 and the reason; the app inside is not asked."""
+    fields = policy.preflight_fields(
+        origin,
+        environ["HTTP_ACCESS_CONTROL_REQUEST_METHOD"],
+        environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", ""),
+        private=environ.get("HTTP_ACCESS_CONTROL_REQUEST_PRIVATE_NETWORK") == "true",
+    )
+    vary = ("Vary", ", ".join(_PREFLIGHT_VARY))
+    if isinstance(fields, str):
+        return answer(environ, start_response, "403 Forbidden", f"CORS: {fields}\n".encode(), [vary])
+    return answer(environ, start_response, "204 No Content", b"", [*fields, vary])
+
+
+def _read_policies(
+    policies: Iterable[Mapping[str, Any]], general: dict[str, Any]
+) -> list[tuple[Callable[[str], bool], Policy]]:
+    """One matcher for each pattern, the most specific first."""
+    found: list[tuple[str, Policy]] = []
+    if isinstance(policies, (str, Mapping)) or not isinstance(policies, Iterable):
+        raise ConfigError("policies", policies, "a list of tables, each with paths")
+    for number, table in enumerate(policies):
+        option = f"policies[{number}]"
+        if not isinstance(table, Mapping) or "paths" not in table:
+            raise ConfigError(option, table, "a table with paths")
+        unknown = set(table) - _POLICY_KEYS
+        if unknown:
+            raise ConfigError(option, min(unknown), "the keys " + ", ".join(sorted(_POLICY_KEYS)))
+        paths = strings(f"{option}.paths", table["paths"], is_path_pattern, 'path patterns such as "/api/*"')
+        if not paths:
+            raise ConfigError(f"{option}.paths", [], "at least one path pattern")
+        policy = Policy(**{**general, **{name: value for name, value in table.items() if name != "paths"}})
+        found += [(path, policy) for path in paths]
+    for path, _ in found:
+        if [other for other, _ in found].count(path) > 1:
+            raise ConfigError("policies", path, "each path pattern once")
+    found.sort(key=lambda pair: specificity(pair[0]), reverse=True)
+    return [(path_matcher([path]), policy) for path, policy in found]

@@ -1,0 +1,312 @@
+"""CORSMiddleware: who may read, who is asked before, and what can never be configured."""
+
+from __future__ import annotations
+
+from typing import Any
+from wsgiref.types import WSGIApplication
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lamella.middleware.cors import CORSMiddleware
+from lamella.stack.kernel.errors import ConfigError
+from lamella.stack.testing import RecordingApp, Response, call, environ, lint
+
+SHOP = "https://shop.example"
+EVIL = "https://evil.example"
+
+
+def layer(app: WSGIApplication, **options: Any) -> WSGIApplication:
+    """The layer under test, with the linter on both of its sides."""
+    options.setdefault("origins", [SHOP])
+    return lint(CORSMiddleware(lint(app), **options))
+
+
+def preflight(app: WSGIApplication, origin: str, method: str = "PUT", path: str = "/", **headers: Any) -> Response:
+    """Ask before a request, as a browser does."""
+    return call(app, environ("OPTIONS", path, origin=origin, access_control_request_method=method, **headers))
+
+
+def allowed(response: Response) -> str | None:
+    """The origin that may read the answer."""
+    return response.header("Access-Control-Allow-Origin")
+
+
+def test_lets_an_allowed_origin_read() -> None:
+    """The origin is echoed once, and the answer varies on it."""
+    response = call(layer(RecordingApp()), environ("GET", "/", origin=SHOP))
+
+    assert response.header_list("Access-Control-Allow-Origin") == [SHOP]
+    assert response.header("Vary") == "Origin"
+    assert response.body == b"hello"
+
+
+@pytest.mark.parametrize("origin", [EVIL, None])
+@pytest.mark.parametrize("status", ["200 OK", "304 Not Modified", "500 Internal Server Error"])
+def test_varies_on_origin_also_when_it_says_nothing(origin: str | None, status: str) -> None:
+    """Refused or absent: a cache must not hand this answer to an allowed origin."""
+    app = RecordingApp(status=status, headers=[], body=[]) if "304" in status else RecordingApp(status=status)
+    request = environ("GET", "/") if origin is None else environ("GET", "/", origin=origin)
+
+    response = call(layer(app), request)
+
+    assert allowed(response) is None
+    assert response.header("Vary") == "Origin"
+
+
+def test_error_answers_carry_the_headers_too() -> None:
+    """Otherwise the browser hides the error from the page."""
+    response = call(layer(RecordingApp(status="404 Not Found")), environ("GET", "/", origin=SHOP))
+
+    assert allowed(response) == SHOP
+
+
+def test_replaces_what_the_app_says_itself() -> None:
+    """Two Access-Control-Allow-Origin lines would make the browser refuse; Vary is merged."""
+    app = RecordingApp(
+        headers=[
+            ("Content-Type", "text/plain"),
+            ("Access-Control-Allow-Origin", "*"),
+            ("access-control-allow-credentials", "true"),
+            ("Vary", "Accept, origin"),
+        ]
+    )
+
+    response = call(layer(app), environ("GET", "/", origin=SHOP))
+
+    assert response.header_list("Access-Control-Allow-Origin") == [SHOP]
+    assert response.header("Access-Control-Allow-Credentials") is None
+    assert response.header("Vary") == "Accept, origin"
+
+
+def test_removes_the_app_s_own_permission_for_a_refused_origin() -> None:
+    """An app inside cannot let in whom the layer refuses."""
+    app = RecordingApp(headers=[("Content-Type", "text/plain"), ("Access-Control-Allow-Origin", EVIL)])
+
+    assert allowed(call(layer(app), environ("GET", "/", origin=EVIL))) is None
+
+
+def test_a_wildcard_is_constant() -> None:
+    """``*`` without credentials is the same for everybody, so nothing varies."""
+    response = call(layer(RecordingApp(), origins=["*"]), environ("GET", "/"))
+
+    assert allowed(response) == "*"
+    assert response.header("Vary") is None
+
+
+def test_answers_a_preflight_itself() -> None:
+    """With 204, methods, headers, age; the app inside is not asked."""
+    app = RecordingApp()
+    wrapped = layer(app, methods=["PUT"], headers=["Content-Type", "X-Api"], credentials=True, max_age="1h")
+
+    response = preflight(wrapped, SHOP, access_control_request_headers="content-type,x-api")
+
+    assert response.code == 204
+    assert allowed(response) == SHOP
+    assert response.header("Access-Control-Allow-Methods") == "PUT"
+    assert response.header("Access-Control-Allow-Headers") == "Content-Type, X-Api"
+    assert response.header("Access-Control-Allow-Credentials") == "true"
+    assert response.header("Access-Control-Max-Age") == "3600"
+    assert "Access-Control-Request-Private-Network" in (response.header("Vary") or "")
+    assert app.called == 0
+
+
+@pytest.mark.parametrize(
+    ("origin", "method", "headers", "why"),
+    [
+        pytest.param(EVIL, "PUT", "", "origin", id="origin"),
+        pytest.param(SHOP, "DELETE", "", "method", id="method"),
+        pytest.param(SHOP, "put", "", "method", id="lower-case method"),
+        pytest.param(SHOP, "PUT", "x-other", "header", id="header"),
+        pytest.param(SHOP, "PUT", "x y", "malformed", id="malformed header"),
+        pytest.param(SHOP, "PUT", ",".join(["a"] * 65), "malformed", id="too many headers"),
+    ],
+)
+def test_refuses_a_preflight_with_the_reason(origin: str, method: str, headers: str, why: str) -> None:
+    """403, no permission, and a word to the developer."""
+    wrapped = layer(RecordingApp(), methods=["PUT"])
+
+    response = preflight(wrapped, origin, method, access_control_request_headers=headers)
+
+    assert response.code == 403
+    assert allowed(response) is None
+    assert why in response.text
+    assert (response.header("Vary") or "").startswith("Origin")
+
+
+@pytest.mark.parametrize("headers", [{}, {"origin": SHOP}, {"access_control_request_method": "PUT"}])
+def test_other_options_requests_reach_the_app(headers: dict[str, Any]) -> None:
+    """Without an origin and a requested method it is no preflight."""
+    app = RecordingApp()
+
+    call(layer(app), environ("OPTIONS", "/", **headers))
+
+    assert app.called == 1
+
+
+def test_any_requested_header_can_be_allowed() -> None:
+    """``"*"`` allows what is asked for, without credentials."""
+    response = preflight(layer(RecordingApp(), headers="*"), SHOP, "POST", access_control_request_headers="x-a, x-b")
+
+    assert response.header("Access-Control-Allow-Headers") == "x-a, x-b"
+
+
+@pytest.mark.parametrize(("method", "code"), [("PATCH", 204), ("PURGE", 403)])
+def test_a_wildcard_of_methods_means_the_standard_ones(method: str, code: int) -> None:
+    """A method of one's own must be listed."""
+    assert preflight(layer(RecordingApp(), methods=["*"]), SHOP, method).code == code
+
+
+@pytest.mark.parametrize(("configured", "code"), [(True, 204), (False, 403)])
+def test_private_networks_are_open_only_where_told(configured: bool, code: int) -> None:
+    """A public page may call into a private network only by configuration."""
+    wrapped = layer(RecordingApp(), private_network=configured)
+
+    response = preflight(wrapped, SHOP, "GET", access_control_request_private_network="true")
+
+    assert response.code == code
+    assert response.header("Access-Control-Allow-Private-Network") == ("true" if configured else None)
+
+
+def test_exposes_headers() -> None:
+    """What the page may read beyond the safelisted headers."""
+    response = call(layer(RecordingApp(), expose=["X-Total"]), environ("GET", "/", origin=SHOP))
+
+    assert response.header("Access-Control-Expose-Headers") == "X-Total"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/other", SHOP),
+        ("/api/cart", "*"),
+        ("/api", "*"),
+        ("/api/private/x", None),
+        ("/API/cart", SHOP),
+        ("/apis", SHOP),
+        ("/api+x", SHOP),
+    ],
+)
+def test_the_most_specific_policy_decides(path: str, expected: str | None) -> None:
+    """On the canonical path, case-sensitive, on segment borders."""
+    policies = [{"paths": ["/api/*"], "origins": "*"}, {"paths": ["/api/private/*"], "origins": []}]
+
+    assert allowed(call(layer(RecordingApp(), policies=policies), environ("GET", path, origin=SHOP))) == expected
+
+
+def test_an_ambiguous_path_has_no_policy() -> None:
+    """``/api/../x`` is neither below ``/api`` nor anywhere else."""
+    app = RecordingApp()
+    wrapped = layer(app, policies=[{"paths": ["/api/*"], "origins": "*"}])
+
+    response = call(wrapped, environ("GET", "/api/../x", origin=SHOP))
+
+    assert (response.code, response.header("Vary"), app.called) == (400, "Origin", 0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"origins": "*", "credentials": True}, id="any origin with credentials"),
+        pytest.param({"origins": ["null"], "credentials": True}, id="null with credentials"),
+        pytest.param({"origins": [{"regex": ".*"}], "credentials": True}, id="any origin by regex"),
+        pytest.param({"origins": [{"regex": r"https://.*\.com"}], "credentials": True}, id="all of .com"),
+        pytest.param({"origins": [{"regex": "https?://[^/]+"}], "credentials": True}, id="any host"),
+        pytest.param({"origins": [{"suffix": ".com"}]}, id="a public suffix"),
+        pytest.param({"origins": [{"suffix": ".github.io"}]}, id="a shared host"),
+        pytest.param({"origins": ["https://*"]}, id="a bare wildcard"),
+        pytest.param({"origins": ["*.shop.example"]}, id="no scheme"),
+        pytest.param({"origins": ["https://shop.example/"]}, id="a path"),
+        pytest.param({"origins": ["shop.example"]}, id="only a host"),
+        pytest.param({"origins": "https://shop.example"}, id="text instead of a list"),
+        pytest.param({"origins": [{"suffix": "shop.example"}]}, id="a suffix without dot"),
+        pytest.param({"origins": [{"regex": "("}]}, id="a broken regex"),
+        pytest.param({"origins": [{"regexp": "a"}]}, id="an unknown form"),
+        pytest.param({"origins": [3]}, id="a number"),
+        pytest.param({"credentials": True, "headers": "*"}, id="any header with credentials"),
+        pytest.param({"credentials": True, "expose": ["*"]}, id="all exposed with credentials"),
+        pytest.param({"methods": ["get"]}, id="a lower-case method"),
+        pytest.param({"methods": "GET"}, id="methods as text"),
+        pytest.param({"headers": ["X Y"]}, id="a bad header name"),
+        pytest.param({"max_age": "soon"}, id="a bad age"),
+        pytest.param({"credentials": "yes"}, id="a word for a boolean"),
+        pytest.param({"policies": [{"origins": "*"}]}, id="a policy without paths"),
+        pytest.param({"policies": [{"paths": []}]}, id="a policy for nothing"),
+        pytest.param({"policies": [{"paths": ["api"]}]}, id="a path without slash"),
+        pytest.param({"policies": [{"paths": ["/a"], "orgins": "*"}]}, id="a misspelt key"),
+        pytest.param({"policies": [{"paths": ["/a", "/a"]}]}, id="a path twice"),
+        pytest.param({"credentials": True, "policies": [{"paths": ["/a"], "origins": "*"}]}, id="a policy for all"),
+    ],
+)
+def test_refuses_unsafe_and_malformed_options(options: dict[str, Any]) -> None:
+    """What is wrong is told when the stack is built."""
+    with pytest.raises(ConfigError):
+        CORSMiddleware(RecordingApp(), **{"origins": [SHOP], **options})
+
+
+@pytest.mark.parametrize(
+    ("spec", "origin", "expected"),
+    [
+        ("https://shop.example:443", SHOP, True),
+        ("HTTPS://Shop.Example", SHOP, True),
+        ({"exact": SHOP}, SHOP, True),
+        ({"suffix": ".shop.example"}, "https://a.b.shop.example", True),
+        ({"suffix": ".shop.example"}, SHOP, False),
+        ({"suffix": ".shop.example"}, "http://a.shop.example", False),
+        ({"suffix": ".shop.example", "scheme": "http", "port": 3000}, "http://a.shop.example:3000", True),
+        ("http://*.shop.example:3000", "http://a.shop.example:3000", True),
+        ({"regex": r"https://app\d*\.shop\.example"}, "https://app7.shop.example", True),
+        ("null", "null", True),
+        ("http://[::1]:3000", "http://[::1]:3000", True),
+    ],
+)
+def test_origins_can_be_written_in_many_ways(spec: Any, origin: str, expected: bool) -> None:
+    """Exact, below a domain, by regular expression, by name."""
+    response = call(layer(RecordingApp(), origins=[spec]), environ("GET", "/", origin=origin))
+
+    assert (allowed(response) == origin) is expected
+
+
+def test_no_origin_of_the_corpus_gets_in_wrongly(corpus: Any) -> None:
+    """Each configuration allows exactly what it must, and denies all else."""
+    for case in corpus("cors_origins")["cases"]:
+        config = case["config"]
+        origins = config.get("origins") or [{"regex": config["origin_regex"]}]
+        for credentials in (False, True):
+            if credentials and "null" in origins:
+                continue
+            app = CORSMiddleware(RecordingApp(), origins=origins, credentials=credentials)
+            for origin in case["allow"]:
+                assert allowed(call(app, environ("GET", "/", origin=origin))) == origin
+            for origin in case["deny"]:
+                assert allowed(call(app, environ("GET", "/", origin=origin))) is None, origin
+                assert allowed(call(app, environ("HEAD", "/", origin=origin))) is None, origin
+
+
+@given(st.text(st.characters(max_codepoint=255), max_size=40))
+def test_only_the_listed_origin_is_ever_echoed(origin: str) -> None:
+    """Whatever a client sends as its origin."""
+    app = CORSMiddleware(RecordingApp(), origins=[SHOP, {"suffix": ".shop.example"}], credentials=True)
+
+    response = call(app, environ("GET", "/", origin=origin))
+
+    assert allowed(response) in (None, SHOP) or origin.endswith(".shop.example")
+
+
+def test_remembers_a_bounded_number_of_origins() -> None:
+    """Names below a domain are without end; the memory is not."""
+    app = CORSMiddleware(RecordingApp(), origins=[{"suffix": ".shop.example"}])
+    for number in range(1000):
+        call(app, environ("GET", "/", origin=f"https://a{number}.shop.example"))
+
+    assert len(app._default._remembered) <= 256
+
+
+def test_tells_its_decisions() -> None:
+    """For the table of ``lamella cors``."""
+    app = CORSMiddleware(RecordingApp(), origins=[SHOP], methods=["PUT"])
+
+    assert app.decide(SHOP, "/", "PUT") == "allowed"
+    assert app.decide(EVIL, "/", "PUT") == "the origin is not allowed"
+    assert app.decide(SHOP, "/", "DELETE") == "the method is not allowed"
