@@ -15,6 +15,8 @@ from .errors import MissingLayerError
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
+    from .static_urls import StaticUrls
+
 __all__ = [
     "CLIENT",
     "CSP_NONCE",
@@ -27,6 +29,7 @@ __all__ = [
     "REQUEST_ID",
     "ROUTE",
     "SESSION",
+    "STATIC",
     "TRACE",
     "Client",
     "CsrfToken",
@@ -245,3 +248,5 @@ MOUNT: EnvironKey[str] = EnvironKey("lamella.mount", "dispatch")
 TRACE: EnvironKey[Trace] = EnvironKey("lamella.trace", "request_id")
 #: str: name of the class of the exception that became an error page. Set by ``errors``.
 EXCEPTION: EnvironKey[str] = EnvironKey("lamella.exception", "errors")
+#: StaticUrls: makes the addresses of static files, hashed names included. Set by ``static`` with a manifest.
+STATIC: EnvironKey[StaticUrls] = EnvironKey("lamella.static", "static")
