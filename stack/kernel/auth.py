@@ -1,0 +1,140 @@
+"""Who is asking: reading credentials, establishing an identity, asking for credentials.
+
+What the auth layers share, so that each sets the same keys and challenges the same way.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from .environ import prefers_html
+from .http import is_token
+from .keys import CLIENT, IDENTITY, Identity
+from .response import ExcInfo, Headers
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+__all__ = [
+    "UNAUTHORIZED",
+    "Credentials",
+    "challenge",
+    "client_address",
+    "establish",
+    "is_browser",
+    "is_user_name",
+    "parse_authorization",
+    "unauthorized_headers",
+]
+
+#: The status line that every auth layer answers with (RFC 9110 section 15.5.2).
+UNAUTHORIZED = "401 Unauthorized"
+
+# Characters; nginx takes 8 KiB of one header line, gunicorn 8190, and no credential of ours is longer than this.
+_MAX_AUTHORIZATION = 32_768
+# Characters; OpenID Connect Core section 2 allows a subject 255.
+_MAX_USER_NAME = 255
+# Categories that no user name may hold: controls, format characters (bidi overrides, zero width), lone
+# surrogates, unassigned and private code points, line and paragraph separators. They forge log lines and look-alikes.
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"})
+
+
+class Credentials(NamedTuple):
+    """What an ``Authorization`` field says (RFC 9110 section 11.4)."""
+
+    #: In lower case; schemes are compared without case.
+    scheme: str
+    #: All that follows, unread.
+    value: str
+
+    def __repr__(self) -> str:
+        return f"Credentials(scheme={self.scheme!r}, value=***)"
+
+
+def parse_authorization(field: str) -> Credentials | None:
+    """Read ``auth-scheme [ 1*SP ... ]`` (RFC 9110 section 11.6.2).
+
+    Returns:
+        Scheme and the rest, or None where the field is empty, too long, or begins with no token.
+    """
+    if not field or len(field) > _MAX_AUTHORIZATION:
+        return None
+    scheme, _, value = field.strip(" \t").partition(" ")
+    if not is_token(scheme):
+        return None
+    return Credentials(scheme.lower(), value.strip(" "))
+
+
+def is_user_name(text: str) -> bool:
+    """Tell whether *text* may name a user: 1 to 255 printable characters, no white space around them."""
+    if text.isascii():
+        return 0 < len(text) <= _MAX_USER_NAME and text.isprintable() and text == text.strip(" ")
+    return (
+        len(text) <= _MAX_USER_NAME
+        and text == text.strip()
+        and not any(unicodedata.category(character) in _UNPRINTABLE for character in text)
+    )
+
+
+def establish(environ: WSGIEnvironment, identity: Identity, layer: str) -> None:
+    """Make *identity* known to everything inside; in place.
+
+    ``REMOTE_USER`` is a WSGI string: the UTF-8 bytes of the name as latin-1 characters (PEP 3333,
+    "Unicode Issues"), as Apache and mod_wsgi give it. What the server had there is kept in
+    ``lamella.<layer>.original``.
+
+    Args:
+        environ: The request.
+        identity: Its ``user`` has passed :func:`is_user_name`.
+        layer: Short name of the layer.
+    """
+    if "REMOTE_USER" in environ or "AUTH_TYPE" in environ:
+        original = {key: environ[key] for key in ("REMOTE_USER", "AUTH_TYPE") if key in environ}
+        environ[f"lamella.{layer}.original"] = original
+    IDENTITY.set(environ, identity)
+    environ["REMOTE_USER"] = identity.user if identity.user.isascii() else identity.user.encode().decode("latin-1")
+    environ["AUTH_TYPE"] = identity.scheme
+
+
+def challenge(start_response: StartResponse, value: str | Callable[[], str]) -> StartResponse:
+    """Return a ``start_response`` that adds ``WWW-Authenticate`` to a 401 from inside.
+
+    A 401 must carry a challenge (RFC 9110 section 15.5.2); the app's own stay, each in its own field.
+
+    Args:
+        start_response: The outer one.
+        value: The challenge, or what makes it at the moment it is needed.
+    """
+
+    def start(status: str, headers: Headers, exc_info: ExcInfo = None, /) -> Callable[[bytes], object]:
+        if status.startswith("401"):
+            text = value if isinstance(value, str) else value()
+            if not any(field == text and name.lower() == "www-authenticate" for name, field in headers):
+                headers = [*headers, ("WWW-Authenticate", text)]
+        if exc_info is None:
+            return start_response(status, headers)
+        return start_response(status, headers, exc_info)
+
+    return start
+
+
+def unauthorized_headers(value: str) -> Headers:
+    """Return the headers of a refusal of our own, with its challenge."""
+    return [("WWW-Authenticate", value), ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
+
+
+def is_browser(environ: WSGIEnvironment) -> bool:
+    """Tell whether a person navigates: a page is wanted, not data (Fetch metadata, section 2.2)."""
+    mode = environ.get("HTTP_SEC_FETCH_MODE")
+    if mode is not None and mode != "navigate":
+        return False
+    return prefers_html(environ) and environ.get("HTTP_X_REQUESTED_WITH", "").lower() != "xmlhttprequest"
+
+
+def client_address(environ: WSGIEnvironment) -> str:
+    """Return the address that asks: that of the trusted proxies' client, or of the peer."""
+    client = CLIENT.get(environ)
+    address: str = environ.get("REMOTE_ADDR", "") if client is None else client.address
+    return address
