@@ -1,0 +1,694 @@
+"""``Stack`` and ``Layer``: a stack as data, and as a WSGI application.
+
+A stack is built when it is made, from the inside out: every layer's constructor has run
+before the first request. Nothing changes afterwards; ``without``, ``replace``, ``only`` and
+``insert`` return new stacks.
+
+.. code-block:: python
+
+    from lamella.stack import Layer, Stack
+
+    stack = Stack([Layer("request_id"), Layer("access_log", format="json")], app=application)
+    quiet = stack.without("access_log")
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from lamella.stack.kernel.environ import direct
+from lamella.stack.kernel.errors import ConfigError
+from lamella.stack.kernel.options import Secret
+from lamella.stack.problems import UnresolvedError, did_you_mean
+from lamella.stack.references import PasteApp, default_id, find_app, find_layer, short_name
+from lamella.stack.scope import When
+
+if TYPE_CHECKING:
+    import os
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from lamella.stack.convert import Signature
+    from lamella.stack.problems import Problem
+    from lamella.stack.statements import Description, Expectation, Silence
+
+__all__ = ["Application", "Around", "Layer", "Origin", "Setting", "Stack", "load"]
+
+_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+
+
+def load(path: str | os.PathLike[str], profile: str | None = None) -> Stack:
+    """Read a stack file, check it, and build its stack.
+
+    Args:
+        path: The file. Paths inside it are relative to it.
+        profile: Name of one of its profiles.
+
+    Raises:
+        StackFileError: Something is wrong; ``problems`` has every mistake with its place.
+    """
+    from lamella.stack.loader import load_stack
+
+    return load_stack(path, profile)
+
+
+class Origin:
+    """Where the value of an option comes from.
+
+    Args:
+        kind: ``default``, ``python``, ``file``, ``profile``, ``env``, ``secret file`` or ``insecure``.
+        detail: Name of the profile, of the variable or of the file.
+        file: The stack file, where it stands in one.
+        line: Counted from 1.
+        column: Counted from 1.
+    """
+
+    __slots__ = ("column", "detail", "file", "kind", "line")
+
+    def __init__(self, kind: str, detail: str = "", file: str = "", line: int = 0, column: int = 0) -> None:
+        self.kind = kind
+        self.detail = detail
+        self.file = file
+        self.line = line
+        self.column = column
+
+    def __str__(self) -> str:
+        name = f"{self.kind} {self.detail}" if self.detail else self.kind
+        if not self.file:
+            return name
+        at = f"{self.file}:{self.line}"
+        return at if self.kind == "file" and not self.detail else f"{name} ({at})"
+
+    def __repr__(self) -> str:
+        return f"<Origin {self}>"
+
+
+class Setting:
+    """One option of a layer, for showing.
+
+    Args:
+        name: The option.
+        value: What the factory gets; a secret one is shown as ``***`` by :attr:`shown` and ``repr``.
+        origin: Where the value comes from.
+        is_secret: The value is masked.
+    """
+
+    __slots__ = ("is_secret", "name", "origin", "value")
+
+    def __init__(self, name: str, value: Any, origin: Origin, is_secret: bool) -> None:
+        self.name = name
+        self.value = value
+        self.origin = origin
+        self.is_secret = is_secret
+
+    @property
+    def shown(self) -> str:
+        """The value as text, masked where it is secret."""
+        if self.is_secret and self.value is not None:
+            if isinstance(self.value, (list, tuple)):
+                return "[" + ", ".join("***" for _ in self.value) + "]"
+            return "***"
+        return repr(self.value)
+
+    def __repr__(self) -> str:
+        return f"<Setting {self.name}={self.shown} from {self.origin}>"
+
+
+class _Frozen:
+    """Attributes are set once, by :meth:`_set`."""
+
+    __slots__ = ()
+
+    def _set(self, **attributes: Any) -> None:
+        for name, value in attributes.items():
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a {type(self).__name__} does not change; its methods return another one")
+
+    def __delattr__(self, name: str) -> None:
+        self.__setattr__(name, None)
+
+
+class Layer(_Frozen):
+    """One layer of a stack: what makes it, its options, its scope.
+
+    Args:
+        use: The class or function, or its name: ``"cors"``, ``"module:attribute"``, ``"egg:Dist#name"``.
+        id: Unique in the stack; the name in *use* by default.
+        when: The scope: ``paths``, ``except``, ``methods``, ``hosts``, each a list.
+        **options: Handed to the factory as they are.
+
+    Raises:
+        ConfigError: *use* cannot be found, *when* is empty or wrong, or an option is unknown.
+    """
+
+    __slots__ = (
+        "_signature", "column", "factory", "file", "id", "line", "options", "origins", "stack", "use", "when",
+    )  # fmt: skip
+
+    use: str
+    id: str
+    factory: Callable[..., Any]
+    when: When | None
+    #: What the factory is called with, besides the app.
+    options: Mapping[str, Any]
+    #: Where each of *options* comes from.
+    origins: Mapping[str, Origin]
+    #: Name of the sub-stack that it is in; empty in the main one.
+    stack: str
+    #: Where it stands in a stack file; empty and 0 for one made in Python.
+    file: str
+    line: int
+    column: int
+
+    def __init__(
+        self,
+        use: str | Callable[..., Any],
+        /,
+        *,
+        id: str | None = None,  # noqa: A002 - the word of the stack file
+        when: When | Mapping[str, Iterable[str]] | None = None,
+        **options: Any,
+    ) -> None:
+        if isinstance(use, str):
+            try:
+                factory = find_layer(use)
+            except UnresolvedError as error:
+                raise ConfigError("use", use, f"a layer: {error}") from error
+            name = default_id(use)
+        elif callable(use):
+            factory, name = use, short_name(use)
+        else:
+            raise ConfigError("use", use, "a layer's name, class or function")
+        if id is not None and (not isinstance(id, str) or _ID.fullmatch(id) is None):
+            raise ConfigError("id", id, "letters, digits, _ and -, beginning with a letter or _")
+        scope = when if when is None or isinstance(when, When) else When(**when)
+        shown = use if isinstance(use, str) else _qualified(use)
+        origins = dict.fromkeys(options, Origin("python"))
+        self._fill(shown, id or name, factory, scope, options, origins)
+        self._check_names()
+
+    @classmethod
+    def _make(
+        cls,
+        use: str,
+        id: str,  # noqa: A002
+        factory: Callable[..., Any],
+        when: When | None,
+        options: Mapping[str, Any],
+        origins: Mapping[str, Origin],
+        *,
+        signature: Signature | None = None,
+        stack: str = "",
+        file: str = "",
+        line: int = 0,
+        column: int = 0,
+    ) -> Layer:
+        """Make a layer out of parts that have been checked."""
+        made = cls.__new__(cls)
+        made._fill(use, id, factory, when, options, origins, signature, stack, file, line, column)
+        return made
+
+    def _fill(
+        self,
+        use: str,
+        id: str,  # noqa: A002
+        factory: Callable[..., Any],
+        when: When | None,
+        options: Mapping[str, Any],
+        origins: Mapping[str, Origin],
+        signature: Signature | None = None,
+        stack: str = "",
+        file: str = "",
+        line: int = 0,
+        column: int = 0,
+    ) -> None:
+        self._set(
+            use=use, id=id, factory=factory, when=when, stack=stack, file=file, line=line, column=column,
+            options=MappingProxyType(dict(options)), origins=MappingProxyType(dict(origins)), _signature=signature,
+        )  # fmt: skip
+
+    def _changed(self, **parts: Any) -> Layer:
+        kept = {name: getattr(self, name) for name in self.__slots__ if name != "_signature"}
+        kept.update(parts)
+        return Layer._make(signature=self._signature, **kept)
+
+    @property
+    def full_id(self) -> str:
+        """The id as a profile addresses it: ``id``, or ``sub-stack/id``."""
+        return f"{self.stack}/{self.id}" if self.stack else self.id
+
+    @property
+    def signature(self) -> Signature | None:
+        """The options that the factory takes; None where it does not tell."""
+        if self._signature is None:
+            from lamella.stack.convert import signature
+
+            try:
+                self._set(_signature=signature(self.factory))
+            except ValueError:
+                return None
+        return self._signature
+
+    _signature: Signature | None
+
+    def _check_names(self) -> None:
+        known = self.signature
+        if known is None or known.takes_any:
+            return
+        for name in self.options:
+            if name not in known.parameters:
+                hint = did_you_mean(name, known.parameters) or ": " + ", ".join(known.parameters)
+                raise ConfigError(self.id, name, f"one of its options{hint}")
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """Every option with its value and origin, those left at their defaults included."""
+        from lamella.stack.convert import REQUIRED
+
+        known = self.signature
+        parameters = dict(known.parameters) if known is not None else {}
+        found = []
+        for name in [*parameters, *(name for name in self.options if name not in parameters)]:
+            is_secret = known.get(name).is_secret if known is not None else False
+            if name in self.options:
+                value = self.options[name]
+                secret = is_secret or _holds_secret(value)
+                found.append(Setting(name, value, self.origins[name], secret))
+            elif parameters[name].default is not REQUIRED:
+                found.append(Setting(name, parameters[name].default, Origin("default"), is_secret))
+        return tuple(found)
+
+    def __repr__(self) -> str:
+        shown = [f"{one.name}={one.shown}" for one in self.settings if one.name in self.options]
+        parts = [repr(self.use), f"id={self.id!r}", *shown]
+        if self.when is not None:
+            parts.append(f"when={self.when.as_dict()}")
+        return f"Layer({', '.join(parts)})"
+
+
+def _qualified(factory: Any) -> str:
+    name = getattr(factory, "__qualname__", None) or type(factory).__qualname__
+    module = getattr(factory, "__module__", None) or type(factory).__module__
+    return f"{module}:{name}"
+
+
+def _holds_secret(value: object) -> bool:
+    if isinstance(value, Secret):
+        return True
+    if isinstance(value, Mapping):
+        return any(map(_holds_secret, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(_holds_secret, value))
+
+
+class Application(_Frozen):
+    """The innermost application of a stack.
+
+    Args:
+        use: How it is named; a Python path for an object.
+        target: The WSGI application itself.
+        stack: Name of the sub-stack that it is in; empty in the main one.
+        file: The stack file, where it stands in one.
+        line: Counted from 1.
+        column: Counted from 1.
+    """
+
+    __slots__ = ("column", "file", "line", "stack", "target", "use")
+
+    id = "app"
+    use: str
+    target: Any
+    stack: str
+    file: str
+    line: int
+    column: int
+
+    def __init__(
+        self, use: str, target: Any, *, stack: str = "", file: str = "", line: int = 0, column: int = 0
+    ) -> None:
+        self._set(use=use, target=target, stack=stack, file=file, line=line, column=column)
+
+    def _changed(self, **parts: Any) -> Application:
+        kept = {name: getattr(self, name) for name in self.__slots__}
+        kept.update(parts)
+        return Application(**kept)
+
+    def __repr__(self) -> str:
+        return f"Application({self.use!r})"
+
+
+#: Called with each built layer, and with the innermost application, when a stack is built with
+#: probes; returns what takes its place.
+Around = Callable[["Layer | Application", "WSGIApplication"], "WSGIApplication"]
+Failed = Callable[["Layer | Application", BaseException], None]
+
+
+class Stack(_Frozen):
+    """Layers around an application; itself a WSGI application.
+
+    Args:
+        layers: From the outermost to the innermost: :class:`Layer` objects, or what makes one
+            without options (a name, a class).
+        app: The application inside: an object, ``"module:attribute"``, ``"egg:Dist#name"`` or another stack.
+        name: Of a sub-stack; its layers are addressed as ``name/id``.
+
+    Raises:
+        ConfigError: Two layers have one id, the app cannot be found, or a layer refuses an option.
+    """
+
+    __slots__ = (
+        "_built", "application", "budget", "describe", "expects", "file", "files", "layers", "name", "profile",
+        "silences", "warnings",
+    )  # fmt: skip
+
+    #: From the outermost to the innermost.
+    layers: tuple[Layer, ...]
+    application: Application
+    #: Name of a sub-stack; empty for the main one.
+    name: str
+    #: The stack file; empty for a stack made in Python.
+    file: str
+    #: Every file that was read to make it: the stack file, its parents.
+    files: tuple[str, ...]
+    profile: str | None
+    #: What may be wrong, without keeping the stack from running.
+    warnings: tuple[Problem, ...]
+    expects: tuple[Expectation, ...]
+    silences: tuple[Silence, ...]
+    #: By the text of ``use``: what a third-party layer provides, requires and where it belongs.
+    describe: Mapping[str, Description]
+    #: By the id of the layer: seconds that it may take.
+    budget: Mapping[str, float]
+    _built: WSGIApplication | None
+
+    def __init__(self, layers: Iterable[Layer | str | Callable[..., Any]], app: Any = None, *, name: str = "") -> None:
+        made = [one if isinstance(one, Layer) else Layer(one) for one in layers]
+        if app is None:
+            raise ConfigError("app", app, "an application inside the layers")
+        if name and _ID.fullmatch(name) is None:
+            raise ConfigError("name", name, "letters, digits, _ and -, beginning with a letter or _")
+        seen: set[str] = set()
+        for layer in made:
+            if layer.id in seen:
+                raise ConfigError("id", layer.id, "an id of its own for each layer")
+            seen.add(layer.id)
+        self._fill([layer._changed(stack=name) for layer in made], _application(app, name), name=name)
+        self._build()
+
+    @classmethod
+    def _make(cls, layers: Iterable[Layer], application: Application, **more: Any) -> Stack:
+        """Make a stack that is not built yet out of parts that have been checked."""
+        made = cls.__new__(cls)
+        made._fill(layers, application, **more)
+        return made
+
+    def _fill(
+        self,
+        layers: Iterable[Layer],
+        application: Application,
+        *,
+        name: str = "",
+        file: str = "",
+        files: Iterable[str] = (),
+        profile: str | None = None,
+        warnings: Iterable[Problem] = (),
+        expects: Iterable[Expectation] = (),
+        silences: Iterable[Silence] = (),
+        describe: Mapping[str, Description] | None = None,
+        budget: Mapping[str, float] | None = None,
+    ) -> None:
+        self._set(
+            layers=tuple(layers), application=application, name=name, file=file, files=tuple(files), profile=profile,
+            warnings=tuple(warnings), expects=tuple(expects), silences=tuple(silences),
+            describe=MappingProxyType(dict(describe or {})), budget=MappingProxyType(dict(budget or {})), _built=None,
+        )  # fmt: skip
+
+    # -- serving --
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return self.wsgi_closure(environ, start_response)
+
+    @property
+    def wsgi_closure(self) -> WSGIApplication:
+        """The outermost layer: calling it saves the call of the stack itself."""
+        if self._built is None:
+            raise RuntimeError("this stack is described, not built; load() and Stack() build one")
+        return self._built
+
+    @property
+    def app(self) -> Any:
+        """The application inside, as it was given or imported."""
+        return self.application.target
+
+    def build(self, around: Around | None = None) -> WSGIApplication:
+        """Build the pipeline once more, and return its outermost application.
+
+        Args:
+            around: Called with each :class:`Layer`, and with the :class:`Application`, and what
+                was built for it; what it returns is what the layer outside calls. Sub-stacks
+                are built the same way.
+        """
+        return self._assemble(around, None)
+
+    def _build(self, failed: Failed | None = None) -> None:
+        """Build this stack and its sub-stacks, once."""
+        for sub_stack in self._direct_stacks():
+            if sub_stack._built is None:
+                sub_stack._build(failed)
+        self._set(_built=direct(self._assemble(None, failed)))
+
+    def _assemble(self, around: Around | None, failed: Failed | None) -> WSGIApplication:
+        """Wrap the app in each layer; one that fails is reported and left out."""
+        app: WSGIApplication = _built_value(self.application.target, around)
+        if around is not None:
+            app = around(self.application, app)
+        for layer in reversed(self.layers):
+            try:
+                options = {name: _built_value(value, around) for name, value in layer.options.items()}
+                made = layer.factory(app, **options)
+                if not callable(made):
+                    raise TypeError(f"{layer.use} made an object of type {type(made).__name__}, which cannot be called")
+            except Exception as error:
+                if failed is None:
+                    error.add_note(f"in the layer {layer.full_id!r} of the stack")
+                    raise
+                failed(layer, error)
+                continue
+            if layer.when is not None:
+                made = layer.when.wrap(made, app)
+            app = made if around is None else around(layer, made)
+        return app
+
+    # -- looking --
+
+    @property
+    def stacks(self) -> Mapping[str, Stack]:
+        """The sub-stacks, at any depth, by name."""
+        return MappingProxyType({stack.name: stack for stack in self.walk() if stack is not self})
+
+    def walk(self) -> Iterator[Stack]:
+        """Yield this stack and its sub-stacks, each once, the outer before the inner."""
+        seen: set[int] = set()
+        pending: list[Stack] = [self]
+        while pending:
+            stack = pending.pop(0)
+            if id(stack) not in seen:
+                seen.add(id(stack))
+                yield stack
+                pending.extend(stack._direct_stacks())
+
+    def _direct_stacks(self) -> Iterator[Stack]:
+        yield from _stacks_in(self.application.target)
+        for layer in self.layers:
+            for value in layer.options.values():
+                yield from _stacks_in(value)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, id: str) -> Layer:  # noqa: A002
+        """Return the layer *id*, or ``sub-stack/id``.
+
+        Raises:
+            KeyError: There is none.
+        """
+        stack, name = self._locate(id)
+        return next(layer for layer in stack.layers if layer.id == name)
+
+    def __contains__(self, id: object) -> bool:  # noqa: A002
+        return any(id in (layer.full_id, layer) for stack in self.walk() for layer in stack.layers)
+
+    def __repr__(self) -> str:
+        inside = ", ".join([*(layer.id for layer in self.layers), self.application.use])
+        return f"<Stack {self.name + ': ' if self.name else ''}{inside}>"
+
+    def _locate(self, id: str) -> tuple[Stack, str]:  # noqa: A002
+        """Return the stack that has the layer, and the layer's id in it."""
+        name, slash, last = id.rpartition("/")
+        for stack in self.walk():
+            if (stack.name == name if slash else stack is self) and any(layer.id == last for layer in stack.layers):
+                return stack, last
+        hint = did_you_mean(id, (layer.full_id for stack in self.walk() for layer in stack.layers))
+        raise KeyError(f"no layer has the id {id!r}{hint}")
+
+    # -- other stacks --
+
+    def without(self, *ids: str) -> Stack:
+        """Return the stack without some layers.
+
+        Raises:
+            KeyError: One of *ids* is unknown.
+        """
+        stack = self
+        for one in ids:
+            stack = stack._with(one, lambda layer: ())
+        return stack._ready()
+
+    def replace(
+        self, id: str, /, *, when: When | Mapping[str, Iterable[str]] | None = None, **options: Any  # noqa: A002
+    ) -> Stack:
+        """Return the stack in which one layer has other options; those not named stay.
+
+        Raises:
+            KeyError: *id* is unknown.
+            ConfigError: The layer has no such option.
+        """
+        scope = when if when is None or isinstance(when, When) else When(**when)
+
+        def changed(layer: Layer) -> tuple[Layer, ...]:
+            origins = {**layer.origins, **dict.fromkeys(options, Origin("python"))}
+            new = layer._changed(options={**layer.options, **options}, origins=origins, when=scope or layer.when)
+            new._check_names()
+            return (new,)
+
+        return self._with(id, changed)._ready()
+
+    def only(self, *ids: str) -> Stack:
+        """Return a stack of some layers alone, around the app; their order stays.
+
+        Raises:
+            KeyError: One of *ids* is unknown.
+        """
+        for one in ids:
+            if not any(layer.id == one for layer in self.layers):
+                raise KeyError(f"no layer has the id {one!r}{did_you_mean(one, (x.id for x in self.layers))}")
+        return self._copy([layer for layer in self.layers if layer.id in ids])._ready()
+
+    def insert(self, layer: Layer, *, before: str | None = None, after: str | None = None) -> Stack:
+        """Return the stack with one layer more.
+
+        Args:
+            layer: The new one.
+            before: Id of the layer that it is to be right outside of.
+            after: Id of the layer that it is to be right inside of.
+
+        Raises:
+            KeyError: The neighbour is unknown.
+            ConfigError: Its id is taken.
+        """
+        if (before is None) == (after is None):
+            raise TypeError("insert() takes one of before and after")
+        neighbour = before if before is not None else str(after)
+        stack, _ = self._locate(neighbour)
+        if any(other.id == layer.id for other in stack.layers):
+            raise ConfigError("id", layer.id, "an id that no layer has yet")
+        new = layer._changed(stack=stack.name)
+        return self._with(neighbour, lambda one: (new, one) if before is not None else (one, new))._ready()
+
+    def with_app(self, app: Any) -> Stack:
+        """Return the same layers around another application."""
+        return self._copy(self.layers, application=_application(app, self.name))._ready()
+
+    def _with(self, id: str, change: Callable[[Layer], tuple[Layer, ...]]) -> Stack:  # noqa: A002
+        """Return a stack, not built yet, in which *change* has replaced one layer."""
+        stack, last = self._locate(id)
+        layers = [new for layer in stack.layers for new in (change(layer) if layer.id == last else (layer,))]
+        return self._swapped({_identity(stack): stack._copy(layers)})
+
+    def _swapped(self, new: dict[int, Stack]) -> Stack:
+        """Return this stack with other sub-stacks in it, at any depth."""
+        if _identity(self) in new:
+            return new[_identity(self)]
+        layers = []
+        for layer in self.layers:
+            options = {name: _swapped_value(value, new) for name, value in layer.options.items()}
+            same = all(options[name] is value for name, value in layer.options.items())
+            layers.append(layer if same else layer._changed(options=options))
+        target = _swapped_value(self.application.target, new)
+        changed = target is not self.application.target or any(
+            a is not b for a, b in zip(layers, self.layers, strict=True)
+        )
+        if not changed:
+            return self
+        new[_identity(self)] = made = self._copy(layers, application=self.application._changed(target=target))
+        return made
+
+    def _copy(self, layers: Iterable[Layer], application: Application | None = None) -> Stack:
+        kept = {name: getattr(self, name) for name in self.__slots__ if name not in ("_built", "layers", "application")}
+        return Stack._make(layers, application or self.application, **kept)
+
+    def _ready(self) -> Stack:
+        if self._built is None:
+            self._build()
+        return self
+
+
+def _identity(stack: Stack) -> int:
+    return id(stack)
+
+
+def _application(app: Any, stack: str) -> Application:
+    """Find the app that was given in Python."""
+    if not isinstance(app, str):
+        if not callable(app):
+            raise ConfigError("app", app, 'a WSGI application, or its name "module:attribute"')
+        return Application(_qualified(app), app, stack=stack)
+    try:
+        found = find_app(app)
+    except UnresolvedError as error:
+        raise ConfigError("app", app, f"an application: {error}") from error
+    return Application(app, found() if isinstance(found, PasteApp) else found, stack=stack)
+
+
+def _stacks_in(value: Any) -> Iterator[Stack]:
+    """Find the stacks in an option: themselves, in lists, in tables."""
+    if isinstance(value, Stack):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _stacks_in(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _stacks_in(inner)
+
+
+def _built_value(value: Any, around: Around | None) -> Any:
+    """Copy the containers of an option; with probes, build the stacks in it anew."""
+    if isinstance(value, Stack):
+        return value if around is None else value.build(around)
+    if type(value) is dict:
+        return {key: _built_value(inner, around) for key, inner in value.items()}
+    if type(value) is list:
+        return [_built_value(inner, around) for inner in value]
+    if type(value) is tuple and around is not None:
+        return tuple(_built_value(inner, around) for inner in value)
+    return value
+
+
+def _swapped_value(value: Any, new: dict[int, Stack]) -> Any:
+    if isinstance(value, Stack):
+        return value._swapped(new)
+    if type(value) is dict:
+        changed: Any = {key: _swapped_value(inner, new) for key, inner in value.items()}
+        return changed if any(changed[key] is not inner for key, inner in value.items()) else value
+    if type(value) in (list, tuple):
+        changed = [_swapped_value(inner, new) for inner in value]
+        same = all(a is b for a, b in zip(changed, value, strict=True))
+        return value if same else type(value)(changed)
+    return value

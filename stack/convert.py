@@ -1,0 +1,744 @@
+"""Typed options: what a factory's signature says, and values of a stack file made to fit it.
+
+The structure of an annotation is walked here, because the marks of
+:mod:`lamella.stack.kernel.options` may stand anywhere in it; what is no structure and no
+mark is left to msgspec, which converts and refuses.
+"""
+
+from __future__ import annotations
+
+import builtins
+import collections.abc
+import os
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from lamella.stack.kernel import options as kinds
+from lamella.stack.kernel.errors import ConfigError
+from lamella.stack.kernel.options import Kind, Secret
+from lamella.stack.problems import UnresolvedError, did_you_mean
+from lamella.stack.references import PasteApp, PasteFilter, import_attribute, is_reference
+
+__all__ = [
+    "BAD",
+    "REQUIRED",
+    "Converter",
+    "Parameter",
+    "Signature",
+    "describe",
+    "is_external",
+    "signature",
+    "toml_text",
+]
+
+#: What a refused value is converted to; its problem has been reported.
+BAD: Any = type("Bad", (), {"__repr__": lambda self: "BAD", "__slots__": ()})()
+#: The default of an option that has none.
+REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED", "__slots__": ()})()
+
+_EXTERNAL = frozenset({"env", "file", "insecure", "default"})
+_LOOKS_SECRET = re.compile(r"secret|passw|token|(?:^|_)(?:api_?)?keys?$|credential", re.IGNORECASE)
+_SEQUENCES = (
+    list,
+    collections.abc.Sequence,
+    collections.abc.MutableSequence,
+    collections.abc.Iterable,
+    collections.abc.Collection,
+    collections.abc.Container,
+)
+_SETS = (set, frozenset, collections.abc.Set, collections.abc.MutableSet)
+_MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+
+
+class Parameter:
+    """One option of a factory.
+
+    Args:
+        name: The option.
+        hint: Its annotation, resolved; ``Any`` where it has none.
+        default: Its default, or :data:`REQUIRED`.
+    """
+
+    __slots__ = ("default", "hint", "kinds", "name")
+
+    def __init__(self, name: str, hint: Any, default: Any) -> None:
+        self.name = name
+        self.hint = hint
+        self.default = default
+        #: Names of the marks anywhere in the annotation.
+        self.kinds = frozenset(_marks(hint))
+
+    @property
+    def is_secret(self) -> bool:
+        """Tell whether the value is masked."""
+        return "secret" in self.kinds or (self.hint is Any and _LOOKS_SECRET.search(self.name) is not None)
+
+
+class Signature:
+    """The options that a factory takes.
+
+    Args:
+        parameters: By name, in order, without the app.
+        takes_any: There is a ``**kw``: names cannot be checked.
+    """
+
+    __slots__ = ("parameters", "takes_any")
+
+    def __init__(self, parameters: dict[str, Parameter], takes_any: bool) -> None:
+        self.parameters = parameters
+        self.takes_any = takes_any
+
+    def get(self, name: str) -> Parameter:
+        """Return the option, an untyped one where ``**kw`` takes it."""
+        found = self.parameters.get(name)
+        return found if found is not None else Parameter(name, Any, REQUIRED)
+
+
+def _marks(hint: Any) -> Iterator[str]:
+    if get_origin(hint) is Annotated:
+        for mark in hint.__metadata__:
+            if isinstance(mark, Kind):
+                yield mark.name
+    if _is_typed_dict(hint):
+        for inner in _typed_dict(hint).values():
+            yield from _marks(inner)
+    for inner in get_args(hint):
+        if not isinstance(inner, (str, int, bytes)):
+            yield from _marks(inner)
+
+
+# --- signatures ---------------------------------------------------------------------------------
+
+
+def signature(factory: Any, leading: int = 1) -> Signature:
+    """Return the options of *factory*.
+
+    Args:
+        factory: Class or function of a layer, or of an app.
+        leading: How many of its first parameters are no options: 1 for the app.
+
+    Raises:
+        ValueError: It does not tell (written in C), or cannot be called with an app first.
+    """
+    if isinstance(factory, (PasteFilter, PasteApp)):
+        leading = factory.leading[factory.group]
+        factory = factory.factory
+    function, leading = _function(factory, leading)
+    if function is None:
+        return _inspected(factory, leading)
+    code = function.__code__
+    names = code.co_varnames
+    positional = list(names[: code.co_argcount])
+    has_more = bool(code.co_flags & 0x04)
+    takes_any = bool(code.co_flags & 0x08)
+    if len(positional) < leading and not has_more:
+        raise ValueError("it does not take an app as its first argument")
+    defaults: dict[str, Any] = dict(function.__kwdefaults__ or {})
+    tail = function.__defaults__ or ()
+    defaults.update(zip(positional[len(positional) - len(tail) :], tail, strict=True))
+    keywords = names[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    chosen = [*positional[max(leading, code.co_posonlyargcount) :], *keywords]
+    hints = function.__annotations__
+    parameters = {
+        name: Parameter(name, _resolve(hints.get(name, Any), function.__globals__), defaults.get(name, REQUIRED))
+        for name in chosen
+    }
+    return Signature(parameters, takes_any)
+
+
+def _function(factory: Any, leading: int) -> tuple[types.FunctionType | None, int]:
+    """Return the Python function behind a plain class or function; None where only inspect can tell."""
+    if isinstance(factory, types.FunctionType) and not hasattr(factory, "__wrapped__"):
+        return factory, leading
+    if type(factory) is type and factory.__new__ is object.__new__ and not hasattr(factory, "__signature__"):
+        init: Any = factory.__init__
+        if isinstance(init, types.FunctionType) and not hasattr(init, "__wrapped__"):
+            return init, leading + 1
+    return None, leading
+
+
+def _inspected(factory: Any, leading: int) -> Signature:
+    import inspect
+
+    try:
+        found = inspect.signature(factory)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    namespace = getattr(inspect.unwrap(factory), "__globals__", None) or vars(
+        __import__("sys").modules.get(getattr(factory, "__module__", None) or "builtins", builtins)
+    )
+    parameters = {}
+    takes_any = False
+    seen = 0
+    for one in found.parameters.values():
+        if one.kind is one.VAR_KEYWORD:
+            takes_any = True
+        elif one.kind is one.VAR_POSITIONAL:
+            seen = max(seen, leading)
+        elif seen < leading and one.kind is not one.KEYWORD_ONLY:
+            seen += 1
+        elif one.kind is not one.POSITIONAL_ONLY:
+            hint = Any if one.annotation is one.empty else _resolve(one.annotation, namespace)
+            parameters[one.name] = Parameter(one.name, hint, REQUIRED if one.default is one.empty else one.default)
+    if seen < leading:
+        raise ValueError("it does not take an app as its first argument")
+    return Signature(parameters, takes_any)
+
+
+class _Names(dict[str, Any]):
+    """Globals of a module, in which a name imported for type checkers only means ``Any``."""
+
+    def __missing__(self, name: str) -> Any:
+        try:
+            return getattr(builtins, name)
+        except AttributeError:
+            return Any
+
+
+def _resolve(hint: Any, namespace: Mapping[str, Any]) -> Any:
+    """Evaluate an annotation as far as it can be; what cannot is ``Any``."""
+    if isinstance(hint, typing.ForwardRef):
+        hint = hint.__forward_arg__
+    if isinstance(hint, str):
+        try:
+            # The globals proper stay empty, so that each name passes through _Names.
+            hint = eval(hint, {"__builtins__": {}}, _Names(namespace))  # noqa: S307 - source of an imported module
+        except Exception:
+            return Any
+    return Any if hint is None else hint
+
+
+# --- annotations in words -----------------------------------------------------------------------
+
+_WORDS = {
+    "duration": 'a duration such as "30m"',
+    "size": 'a size such as "10 MiB"',
+    "cidr": 'a network such as "10.0.0.0/8"',
+    "regex": "a regular expression",
+    "path": "a path",
+    "secret": '{ env = "NAME" } or { file = "path" }',
+    "reference": 'a reference such as "package.module:attribute"',
+    "app": 'an app ("module:attribute" or "@sub-stack")',
+}
+_PLAIN = {str: "text", bytes: "text", bool: "true or false", int: "a whole number", float: "a number"}
+
+
+def describe(hint: Any) -> str:
+    """Return what *hint* accepts in a stack file, as the end of "expected …"."""
+    words = list(dict.fromkeys(_describe(hint)))
+    return " or ".join(words) or "nothing that a stack file can say"
+
+
+def _describe(hint: Any) -> Iterator[str]:
+    origin = get_origin(hint)
+    if origin is Annotated:
+        for mark in hint.__metadata__:
+            if isinstance(mark, Kind):
+                yield _WORDS.get(mark.name, mark.name)
+                return
+        yield from _describe(hint.__origin__)
+    elif origin in (Union, types.UnionType):
+        for member in get_args(hint):
+            yield from _describe(member)
+    elif origin is Literal:
+        yield "one of " + ", ".join(toml_text(value) for value in get_args(hint) if value is not None)
+    elif origin in _SEQUENCES or origin in _SETS or origin is tuple:
+        inner = [member for member in get_args(hint) if member is not Ellipsis]
+        yield f"a list of {_plural(inner[0])}" if inner and inner[0] is not Any else "a list"
+    elif hint in _SEQUENCES or hint in _SETS or hint is tuple:
+        yield "a list"
+    elif origin in _MAPPINGS or hint in _MAPPINGS or _is_typed_dict(hint):
+        yield "a table"
+    elif hint in _PLAIN:
+        yield _PLAIN[hint]
+    elif hint is type(None) or hint is None:
+        return
+    elif origin is collections.abc.Callable or hint is collections.abc.Callable:
+        yield _WORDS["reference"]
+    elif hint is Any or hint is object:
+        yield "any value"
+    else:
+        yield f"a value of type {getattr(hint, '__name__', hint)}"
+
+
+def _plural(hint: Any) -> str:
+    return {str: "text", int: "whole numbers", float: "numbers"}.get(hint) or describe(hint)
+
+
+def toml_text(value: object) -> str:
+    """Show a value as a stack file would have it, on one short line."""
+    if isinstance(value, bool):
+        text = "true" if value else "false"
+    elif isinstance(value, str):
+        text = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    elif isinstance(value, list):
+        text = "[" + ", ".join(map(toml_text, value)) + "]"
+    elif isinstance(value, dict):
+        text = "{ " + ", ".join(f"{key} = {toml_text(inner)}" for key, inner in value.items()) + " }" if value else "{}"
+    else:
+        text = str(value)
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+# --- values -------------------------------------------------------------------------------------
+
+
+def is_external(value: object) -> bool:
+    """Tell whether *value* is ``{ env = … }``, ``{ file = … }`` or ``{ insecure = … }``."""
+    return isinstance(value, dict) and value.keys() <= _EXTERNAL and len(value.keys() - {"default"}) > 0
+
+
+class _Text(str):
+    """Text from outside the file: a number or a truth value may be written in it."""
+
+    __slots__ = ()
+
+
+Report = Callable[["tuple[str | int, ...]", str, str], None]
+
+
+class Converter:
+    """Makes values of a stack file fit the annotations of one layer's options.
+
+    Args:
+        report: Called with path below the option, message and phase, for each mistake.
+        folder: What relative paths are relative to.
+        sub_stack: Returns the sub-stack of a name; None where it has mistakes of its own; text
+            that says why it cannot stand here.
+        names: Names of all sub-stacks, for suggestions.
+        resolve: False to check only: no variable, file or module is looked at.
+        check_apps: Import the apps that are written as ``module:attribute``.
+        notice: Called with the source (such as ``env NAME``) of each value from outside.
+        keep_secret: Called with the text of each secret, so that errors can hide it.
+    """
+
+    def __init__(
+        self,
+        report: Report,
+        *,
+        folder: str = "",
+        sub_stack: Callable[[str], Any] = lambda name: None,
+        names: Callable[[], list[str]] = list,
+        resolve: bool = True,
+        check_apps: bool = False,
+        notice: Callable[[str], None] = lambda source: None,
+        keep_secret: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._report = report
+        self._folder = folder
+        self._sub_stack = sub_stack
+        self._names = names
+        self._resolve = resolve
+        self._check_apps = check_apps
+        self._notice = notice
+        self._keep_secret = keep_secret
+
+    def option(self, parameter: Parameter, value: Any, path: tuple[str | int, ...] = ()) -> Any:
+        """Return *value* for *parameter*, or :data:`BAD` once its mistakes are reported."""
+        if parameter.hint is Any and parameter.is_secret and isinstance(value, str) and not isinstance(value, _Text):
+            return self._literal_secret(path)
+        return self.convert(value, parameter.hint, path, secret=parameter.is_secret)
+
+    def convert(self, value: Any, hint: Any, path: tuple[str | int, ...], *, secret: bool = False) -> Any:
+        """Return *value* as *hint* wants it, or :data:`BAD` once its mistakes are reported."""
+        if isinstance(value, dict) and self._means_external(value, hint):
+            return self._external(value, hint, path, secret)
+        origin = get_origin(hint)
+        if hint is Any or hint is object:
+            return self._untyped(value, path, secret)
+        if origin is Annotated:
+            for mark in hint.__metadata__:
+                if isinstance(mark, Kind):
+                    return self._marked(value, mark.name, hint, path)
+            return self._leaf(value, hint, path)
+        if origin in (Union, types.UnionType):
+            return self._union(value, get_args(hint), hint, path, secret)
+        if origin is Literal:
+            return self._literal(value, hint, path)
+        if origin in _SEQUENCES or hint in _SEQUENCES:
+            return self._list(value, hint, get_args(hint)[:1] or (Any,), path, secret)
+        if origin in _SETS or hint in _SETS:
+            made = self._list(value, hint, get_args(hint)[:1] or (Any,), path, secret)
+            return made if made is BAD else (set(made) if set in (origin, hint) else frozenset(made))
+        if origin is tuple or hint is tuple:
+            return self._tuple(value, hint, path, secret)
+        if origin in _MAPPINGS or hint in _MAPPINGS:
+            return self._mapping(value, hint, path, secret)
+        if _is_typed_dict(hint):
+            return self._table(value, hint, path, secret)
+        if origin is collections.abc.Callable or hint is collections.abc.Callable:
+            return self._reference(value, path)
+        return self._leaf(value, hint, path)
+
+    # -- mistakes --
+
+    def _bad(self, path: tuple[str | int, ...], message: str, phase: str = "types") -> Any:
+        self._report(path, message, phase)
+        return BAD
+
+    def _refuse(self, value: Any, hint: Any, path: tuple[str | int, ...]) -> Any:
+        shown = "that text" if isinstance(value, _Text) else toml_text(value)
+        return self._bad(path, f"expected {describe(hint)}, not {shown}")
+
+    def _literal_secret(self, path: tuple[str | int, ...]) -> Any:
+        return self._bad(
+            path, 'a secret does not stand in the file: write { env = "NAME" } or { file = "path" }'
+            ', or { insecure = "…" } where nothing is at stake'
+        )  # fmt: skip
+
+    # -- values from outside --
+
+    def _means_external(self, value: dict[str, Any], hint: Any) -> bool:
+        """Tell a value from outside, also a misspelt one, from a table that the option takes."""
+        if is_external(value):
+            return True
+        if not value.keys() & {"env", "file", "insecure"}:
+            return False
+        return not _takes_table(hint)
+
+    def _external(self, value: dict[str, Any], hint: Any, path: tuple[str | int, ...], secret: bool) -> Any:
+        for name in value.keys() - _EXTERNAL:
+            self._bad((*path, name), f"a value from outside has no key `{name}`{did_you_mean(name, _EXTERNAL)}")
+        sources = sorted(value.keys() & {"env", "file", "insecure"})
+        if len(sources) > 1:
+            return self._bad(path, "one of env, file and insecure, not several: " + ", ".join(sources))
+        if value.keys() - _EXTERNAL:
+            return BAD
+        source = sources[0]
+        secret = secret or "secret" in _marks(hint)
+        named = value[source]
+        if not isinstance(named, str) or (not named and source != "insecure") or "\0" in named:
+            return self._bad((*path, source), f"expected text, not {toml_text(named)}")
+        if secret and "default" in value:
+            return self._bad((*path, "default"), "a secret has no default")
+        if source == "insecure" and not secret:
+            return self._bad((*path, source), "insecure is for secrets; write the value itself")
+        if not self._resolve:
+            return BAD
+        text = self._read(source, named, (*path, source), "default" in value)
+        if text is BAD:
+            return BAD
+        if text is None:
+            return self.convert(value["default"], hint, (*path, "default"), secret=secret)
+        self._notice("insecure" if source == "insecure" else f"{source} {named}")
+        if secret:
+            self._keep_secret(text)
+        if "secret" in _marks(hint):
+            return self._secret(text, hint, "insecure" if source == "insecure" else f"{source} {named}", path)
+        return self.convert(_Text(text), hint, path, secret=secret)
+
+    def _read(self, source: str, named: str, path: tuple[str | int, ...], has_default: bool) -> Any:
+        """Return the text, None where it is absent and there is a default."""
+        if source == "insecure":
+            return named
+        if source == "env":
+            text = os.environ.get(named)
+            if text is None and not has_default:
+                return self._bad(path, f"the environment variable {named} is not set", "references")
+            return text
+        try:
+            with open(os.path.join(self._folder, named), encoding="utf-8", newline="") as file:
+                text = file.read()
+        except FileNotFoundError:
+            if has_default:
+                return None
+            return self._bad(path, f"there is no file {named}", "references")
+        except UnicodeDecodeError:
+            return self._bad(path, f"the file {named} is not UTF-8", "references")
+        except OSError as error:
+            return self._bad(path, f"the file {named} cannot be read: {error.strerror}", "references")
+        # The line end that an editor or `echo` leaves is no part of the value.
+        return text.removesuffix("\n").removesuffix("\r")
+
+    def _secret(self, text: str, hint: Any, source: str, path: tuple[str | int, ...]) -> Any:
+        """Wrap a secret; where the option takes only a list of them, in a list."""
+        made = Secret(text, source)
+        if _takes_secret(hint):
+            return made
+        if any(get_origin(one) in (*_SEQUENCES, tuple) for one in _members(hint)):
+            return [made]
+        return self.convert(_Text(text), hint, path, secret=True)
+
+    # -- structure --
+
+    def _untyped(self, value: Any, path: tuple[str | int, ...], secret: bool) -> Any:
+        """A value without annotation goes as it is; values from outside are looked for in it."""
+        if isinstance(value, dict):
+            made = {key: self.convert(inner, Any, (*path, key), secret=secret) for key, inner in value.items()}
+            return BAD if any(inner is BAD for inner in made.values()) else made
+        if isinstance(value, list):
+            items = [self.convert(inner, Any, (*path, i), secret=secret) for i, inner in enumerate(value)]
+            return BAD if any(inner is BAD for inner in items) else items
+        if isinstance(value, _Text):
+            return str(value)
+        return value
+
+    def _union(self, value: Any, members: tuple[Any, ...], hint: Any, path: tuple[str | int, ...], secret: bool) -> Any:
+        """The first member that takes the value, those with a mark first."""
+        attempts = []
+        for member in sorted(members, key=_rank):
+            if member is type(None):
+                continue
+            mistakes: list[tuple[tuple[str | int, ...], str, str]] = []
+            trial = Converter(
+                lambda *one, to=mistakes: to.append(one),  # type: ignore[misc]
+                folder=self._folder,
+                sub_stack=self._sub_stack,
+                names=self._names,
+                resolve=self._resolve,
+                check_apps=self._check_apps,
+                notice=self._notice,
+                keep_secret=self._keep_secret,
+            )
+            made = trial.convert(value, member, path, secret=secret)
+            if made is not BAD:
+                return made
+            if not mistakes:  # checked only, not resolved
+                return BAD
+            attempts.append((member, mistakes))
+            if "secret" in _marks(member) and isinstance(value, str) and not isinstance(value, _Text):
+                break
+        # The mistakes of a member that took the value's shape say more than a list of all shapes.
+        for member, mistakes in attempts:
+            if _is_definite(member, value, mistakes, path):
+                for where, message, phase in mistakes:
+                    self._report(where, message, phase)
+                return BAD
+        return self._refuse(value, hint, path)
+
+    def _literal(self, value: Any, hint: Any, path: tuple[str | int, ...]) -> Any:
+        choices = get_args(hint)
+        for choice in choices:
+            if choice == value and (type(choice) is type(value) or isinstance(value, _Text)):
+                return choice
+            if isinstance(value, _Text) and not isinstance(choice, str) and str(choice).lower() == value.lower():
+                return choice
+        near = did_you_mean(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else ""
+        return self._bad(path, f"expected {describe(hint)}, not {toml_text(value)}{near}")
+
+    def _list(self, value: Any, hint: Any, of: tuple[Any, ...], path: tuple[str | int, ...], secret: bool) -> Any:
+        if not isinstance(value, list):
+            return self._refuse(value, hint, path)
+        items = [self.convert(inner, of[0], (*path, i), secret=secret) for i, inner in enumerate(value)]
+        return BAD if any(inner is BAD for inner in items) else items
+
+    def _tuple(self, value: Any, hint: Any, path: tuple[str | int, ...], secret: bool) -> Any:
+        members = get_args(hint)
+        if not members or (len(members) == 2 and members[1] is Ellipsis):
+            made = self._list(value, hint, members[:1] or (Any,), path, secret)
+            return made if made is BAD else tuple(made)
+        if not isinstance(value, list) or len(value) != len(members):
+            return self._bad(path, f"expected a list of {len(members)} values, not {toml_text(value)}")
+        pairs = enumerate(zip(value, members, strict=True))
+        items = [self.convert(inner, member, (*path, i), secret=secret) for i, (inner, member) in pairs]
+        return BAD if any(inner is BAD for inner in items) else tuple(items)
+
+    def _mapping(self, value: Any, hint: Any, path: tuple[str | int, ...], secret: bool) -> Any:
+        if not isinstance(value, dict):
+            return self._refuse(value, hint, path)
+        key_hint, value_hint = get_args(hint) or (Any, Any)
+        made = {}
+        for key, inner in value.items():
+            new_key = key
+            if key_hint not in (str, Any):
+                new_key = self.convert(_Text(key), key_hint, (*path, key))
+            new = self.convert(inner, value_hint, (*path, key), secret=secret)
+            made[new_key if new_key is not BAD else key] = BAD if new_key is BAD else new
+        return BAD if any(inner is BAD for inner in made.values()) else made
+
+    def _table(self, value: Any, hint: Any, path: tuple[str | int, ...], secret: bool) -> Any:
+        """A TypedDict: its keys, no others, and all that it requires."""
+        if not isinstance(value, dict):
+            return self._refuse(value, hint, path)
+        hints = _typed_dict(hint)
+        made: dict[str, Any] = {}
+        for key, inner in value.items():
+            if key not in hints:
+                known = ", ".join(f"`{name}`" for name in hints)
+                made[key] = self._bad((*path, key), f"no key `{key}` here{did_you_mean(key, hints) or f'; there are {known}'}")
+            else:
+                made[key] = self.convert(inner, hints[key], (*path, key), secret=secret)
+        missing = sorted(hint.__required_keys__ - value.keys())
+        if missing:
+            return self._bad(path, "lacks " + ", ".join(f"`{name}`" for name in missing))
+        return BAD if any(inner is BAD for inner in made.values()) else made
+
+    # -- marks --
+
+    def _marked(self, value: Any, kind: str, hint: Any, path: tuple[str | int, ...]) -> Any:
+        if kind == "secret":
+            if isinstance(value, str) and not isinstance(value, _Text):
+                return self._literal_secret(path)
+            return self._refuse(value, hint, path)
+        if kind == "reference":
+            return self._reference(value, path)
+        if kind == "app":
+            return self._app(value, hint, path)
+        if kind == "path":
+            if not isinstance(value, str) or not value or "\0" in value:
+                return self._refuse(value, hint, path)
+            # "-" is standard output.
+            return value if value == "-" else os.path.normpath(os.path.join(self._folder, value))
+        check: Callable[[str, Any], Any] | None = getattr(kinds, kind, None)
+        if kind not in ("duration", "size", "cidr", "regex") or check is None:
+            return self.convert(value, hint.__origin__, path)
+        if isinstance(value, _Text):
+            value = _number(str(value)) if kind in ("duration", "size") else str(value)
+        try:
+            check("", value)
+        except ConfigError as error:
+            return self._bad(path, f"expected {error.expected}, not {toml_text(value)}")
+        return value
+
+    def _reference(self, value: Any, path: tuple[str | int, ...]) -> Any:
+        if not isinstance(value, str) or not is_reference(value):
+            return self._bad(path, f"expected {_WORDS['reference']}, not {toml_text(value)}")
+        if not self._resolve:
+            return BAD
+        try:
+            return import_attribute(str(value))
+        except UnresolvedError as error:
+            return self._bad(path, str(error), "references")
+
+    def _app(self, value: Any, hint: Any, path: tuple[str | int, ...]) -> Any:
+        if not isinstance(value, str) or not (value.startswith("@") or is_reference(value)):
+            return self._bad(path, f"expected {_WORDS['app']}, not {toml_text(value)}")
+        if value.startswith("@"):
+            if value[1:] not in self._names():
+                hint_text = did_you_mean(value[1:], self._names())
+                return self._bad(path, f"no sub-stack is called `{value[1:]}`{hint_text}", "references")
+            found = self._sub_stack(value[1:])
+            if isinstance(found, str):
+                return self._bad(path, found, "references")
+            return BAD if found is None else found
+        if self._check_apps and self._resolve:
+            try:
+                found = import_attribute(str(value))
+            except UnresolvedError as error:
+                return self._bad(path, str(error), "references")
+            if not callable(found):
+                return self._bad(path, f"{value} is not an app: it cannot be called", "references")
+        return str(value)
+
+    # -- leaves --
+
+    def _leaf(self, value: Any, hint: Any, path: tuple[str | int, ...]) -> Any:
+        if isinstance(value, _Text):
+            value = _from_text(value, hint)
+        if hint is str or hint is bytes:
+            if isinstance(value, str):
+                return str(value) if hint is str else value.encode()
+            return self._refuse(value, hint, path)
+        if hint is bool:
+            return value if isinstance(value, bool) else self._refuse(value, hint, path)
+        if hint is int:
+            return value if isinstance(value, int) and not isinstance(value, bool) else self._refuse(value, hint, path)
+        if hint is float:
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            return float(value) if is_number else self._refuse(value, hint, path)
+        if hint is type(None):
+            return self._refuse(value, hint, path)
+        return self._foreign(value, hint, path)
+
+    def _foreign(self, value: Any, hint: Any, path: tuple[str | int, ...]) -> Any:
+        """Types of others: msgspec converts what it knows; of the rest an instance can be imported."""
+        import msgspec
+
+        bare = hint.__origin__ if get_origin(hint) is Annotated else hint
+        if isinstance(bare, type) and isinstance(value, bare):
+            return value
+        try:
+            return msgspec.convert(value, hint, strict=not isinstance(value, _Text))
+        except msgspec.ValidationError as error:
+            message, _, at = str(error).partition(" - at `$")
+            inner = tuple(int(i) if i else name for name, i in re.findall(r"\.([^.\[`]+)|\[(\d+)\]", at))
+            return self._bad((*path, *inner), message[:1].lower() + message[1:].replace("`", ""))
+        except (TypeError, NotImplementedError):
+            pass
+        if isinstance(value, str) and is_reference(value):
+            found = self._reference(value, path)
+            if found is BAD or not isinstance(bare, type) or isinstance(found, bare):
+                return found
+        return self._bad(
+            path,
+            f'expected a reference to an object of type {getattr(bare, "__name__", bare)}'
+            f' ("package.module:attribute"), not {toml_text(value)}',
+        )
+
+
+def _number(text: str) -> str | int:
+    """Text from outside that is all digits is a number."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else text
+
+
+def _from_text(text: _Text, hint: Any) -> Any:
+    """Read a number or a truth value out of text from outside."""
+    if hint is bool:
+        return _TRUTH.get(text.lower(), text)
+    if hint in (int, float):
+        try:
+            return hint(str(text))
+        except ValueError:
+            return text
+    return text
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _takes_secret(hint: Any) -> bool:
+    """Tell whether one secret, not only a list of them, fits."""
+    return any(
+        get_origin(member) is Annotated and any(isinstance(m, Kind) and m.name == "secret" for m in member.__metadata__)
+        for member in _members(hint)
+    )
+
+
+def _takes_table(hint: Any) -> bool:
+    return any(
+        member in (Any, object) or get_origin(member) in _MAPPINGS or member in _MAPPINGS or _is_typed_dict(member)
+        for member in _members(hint)
+    )
+
+
+def _rank(hint: Any) -> int:
+    """Order in which the members of a union are tried: the narrow ones first."""
+    if get_origin(hint) is Annotated:
+        marks = [mark.name for mark in hint.__metadata__ if isinstance(mark, Kind)]
+        return 1 if marks and marks[0] not in ("reference",) else 2
+    if get_origin(hint) is Literal:
+        return 0
+    return 9 if hint in (Any, object) else 3
+
+
+def _is_definite(member: Any, value: Any, mistakes: list[Any], path: tuple[str | int, ...]) -> bool:
+    """Tell whether *member* took the shape of the value and only its contents are wrong."""
+    if any(len(where) > len(path) or phase != "types" for where, _, phase in mistakes):
+        return True
+    if "lacks" in mistakes[0][1] and isinstance(value, dict):
+        return True
+    return "secret" in _marks(member) and isinstance(value, str)
+
+
+def _is_typed_dict(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, dict) and hasattr(hint, "__required_keys__")
+
+
+def _typed_dict(hint: Any) -> dict[str, Any]:
+    """Return the keys of a TypedDict and their annotations, without ``Required`` and ``NotRequired``."""
+    import sys
+
+    namespace = vars(sys.modules.get(hint.__module__, builtins))
+    found = {}
+    for key, inner in hint.__annotations__.items():
+        inner = _resolve(inner, {**vars(typing), **namespace})
+        if get_origin(inner) in (typing.Required, typing.NotRequired):
+            inner = get_args(inner)[0]
+        found[key] = inner
+    return found

@@ -1,0 +1,202 @@
+"""``when``: the requests that a layer is for; all others pass it by.
+
+A pattern of ``paths`` and ``except`` starts with a slash. ``*`` stands for anything within
+one segment; ``/*`` at the end for the path itself and everything below it; ``**`` for any
+number of segments. Patterns are compared with the canonical path, relative to where the
+stack is mounted. A path that can be read in two ways is answered with 400.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lamella.stack.kernel.environ import direct
+from lamella.stack.kernel.errors import BadRequestError, ConfigError
+from lamella.stack.kernel.http import is_token, parse_host
+from lamella.stack.kernel.paths import canonical_path
+from lamella.stack.kernel.response import refuse
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = ["When"]
+
+_KEYS = ("paths", "except", "methods", "hosts")
+
+
+class When:
+    """The scope of one layer, checked.
+
+    Args:
+        **scope: ``paths``, ``except``, ``methods``, ``hosts``: each a list of text.
+
+    Raises:
+        ConfigError: Nothing is given, a list is empty, or an element is not understood.
+    """
+
+    __slots__ = ("excluded", "hosts", "methods", "paths")
+
+    def __init__(self, **scope: Iterable[str]) -> None:
+        for name in scope:
+            if name not in _KEYS:
+                raise ConfigError("when", name, "the keys " + ", ".join(_KEYS))
+        if not scope:
+            raise ConfigError("when", {}, "at least one of " + ", ".join(_KEYS))
+        self.paths = _list(scope, "paths", _is_pattern, 'a list of paths such as "/api/*"')
+        self.excluded = _list(scope, "except", _is_pattern, 'a list of paths such as "/api/*"')
+        self.methods = _list(scope, "methods", _is_method, 'a list of methods in capitals, such as "GET"')
+        self.hosts = _list(scope, "hosts", _is_host, 'a list of hosts such as "shop.example" or "*.shop.example"')
+
+    def as_dict(self) -> dict[str, list[str]]:
+        """Return the scope as it is written."""
+        lists = zip(_KEYS, (self.paths, self.excluded, self.methods, self.hosts), strict=True)
+        return {name: list(items) for name, items in lists if items}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, When) and self.as_dict() == other.as_dict()
+
+    def __hash__(self) -> int:
+        return hash((self.paths, self.excluded, self.methods, self.hosts))
+
+    def __repr__(self) -> str:
+        return f"When({self.as_dict()})"
+
+    def matches(self, environ: WSGIEnvironment) -> bool:
+        """Tell whether the request is in scope.
+
+        Raises:
+            BadRequestError: Its path, or its host, is needed and cannot be read.
+        """
+        return all(test(environ) for test in self.tests())
+
+    def tests(self) -> list[Callable[[WSGIEnvironment], bool]]:
+        """Return one predicate for each part that is given."""
+        found: list[Callable[[WSGIEnvironment], bool]] = []
+        if self.methods:
+            found.append(_method_test(self.methods))
+        if self.paths or self.excluded:
+            found.append(_path_test(self.paths, self.excluded))
+        if self.hosts:
+            found.append(_host_test(self.hosts))
+        return found
+
+    def wrap(self, layer: WSGIApplication, inner: WSGIApplication) -> WSGIApplication:
+        """Return an application that calls *layer* in scope and *inner* out of it.
+
+        Args:
+            layer: The layer, around *inner*.
+            inner: What the layer wraps.
+        """
+        inside, outside = direct(layer), direct(inner)
+        tests = self.tests()
+        first = tests[0]
+        rest = tuple(tests[1:])
+
+        def scoped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            try:
+                chosen = inside if first(environ) else outside
+                if rest and chosen is inside:
+                    for test in rest:
+                        if not test(environ):
+                            chosen = outside
+                            break
+            except BadRequestError as error:
+                return refuse(environ, start_response, error)
+            return chosen(environ, start_response)
+
+        return scoped
+
+
+def _list(scope: dict[str, Any], name: str, check: Callable[[str], bool], expected: str) -> tuple[str, ...]:
+    """Return one part of the scope, checked."""
+    if name not in scope:
+        return ()
+    value = scope[name]
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence | set | frozenset):
+        raise ConfigError(f"when.{name}", value, expected)
+    items = tuple(value)
+    if not items:
+        raise ConfigError(f"when.{name}", [], expected + ", not an empty one: the layer would never run")
+    for item in items:
+        if not isinstance(item, str) or not check(item):
+            raise ConfigError(f"when.{name}", item, expected)
+    return items
+
+
+def _is_pattern(text: str) -> bool:
+    return text.startswith("/") and not re.search(r"//|/\.{1,2}(?=/|\Z)|[\\\x00-\x1f\x7f?#]|\*\*\*", text)
+
+
+def _is_method(text: str) -> bool:
+    return is_token(text) and text == text.upper()
+
+
+def _is_host(text: str) -> bool:
+    host = parse_host(text.removeprefix("*."))
+    return host is not None and host.port is None and "*" not in text.removeprefix("*.")
+
+
+def _method_test(methods: tuple[str, ...]) -> Callable[[WSGIEnvironment], bool]:
+    # HEAD is GET without the content (RFC 9110 section 9.3.2): what guards the one guards the other.
+    allowed = frozenset(methods) | ({"HEAD"} if "GET" in methods else set())
+
+    def in_methods(environ: WSGIEnvironment) -> bool:
+        return environ.get("REQUEST_METHOD") in allowed
+
+    return in_methods
+
+
+def _path_test(paths: tuple[str, ...], excluded: tuple[str, ...]) -> Callable[[WSGIEnvironment], bool]:
+    wanted = _regex(paths).fullmatch if paths else None
+    unwanted = _regex(excluded).fullmatch if excluded else None
+
+    def in_paths(environ: WSGIEnvironment) -> bool:
+        # The mount itself has an empty path: for a pattern it is "/", as a server would send it.
+        path = canonical_path(environ) or "/"
+        if wanted is not None and wanted(path) is None:
+            return False
+        return unwanted is None or unwanted(path) is None
+
+    return in_paths
+
+
+def _regex(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """Compile the patterns to one expression; no part of it backtracks over another."""
+    return re.compile("|".join(map(_pattern, patterns)), re.DOTALL)
+
+
+def _pattern(text: str) -> str:
+    if text in ("/*", "/**"):
+        return ".*"
+    below = text.endswith(("/*", "/**"))
+    body = text[: text.rindex("/")] if below else text
+    parts = []
+    for piece in re.split(r"(/\*\*(?=/|\Z)|\*+)", body):
+        if piece == "/**":
+            parts.append("(?:/[^/]+)*")
+        elif piece.startswith("*"):
+            parts.append("[^/]*")
+        else:
+            parts.append(re.escape(piece))
+    return "".join(parts) + ("(?:/.*)?" if below else "")
+
+
+def _host_test(hosts: tuple[str, ...]) -> Callable[[WSGIEnvironment], bool]:
+    exact = frozenset(host.lower().removesuffix(".") for host in hosts if not host.startswith("*."))
+    suffixes = tuple(host[1:].lower().removesuffix(".") for host in hosts if host.startswith("*."))
+
+    def in_hosts(environ: WSGIEnvironment) -> bool:
+        text: str = environ.get("HTTP_HOST", "")
+        parsed = parse_host(text or environ.get("SERVER_NAME", ""))
+        if parsed is None:
+            if text:
+                raise BadRequestError("the Host header is not a host")
+            return False
+        host = parsed.host.removesuffix(".")
+        return host in exact or (bool(suffixes) and host.endswith(suffixes))
+
+    return in_hosts
+
+
