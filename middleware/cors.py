@@ -18,15 +18,15 @@ an origin that is not allowed is still carried out; only its answer is hidden fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lamella.stack.kernel.environ import direct
-from lamella.stack.kernel.errors import BadRequestError, ConfigError
-from lamella.stack.kernel.options import Duration, strings
+from lamella.stack.kernel.errors import BadRequestError
+from lamella.stack.kernel.options import Duration
 from lamella.stack.kernel.order import Outside
 from lamella.stack.kernel.paths import canonical_path
-from lamella.stack.kernel.patterns import is_path_pattern, path_matcher, specificity
+from lamella.stack.kernel.patterns import read_policies
 from lamella.stack.kernel.response import Headers, add_vary, answer, edit_headers, refuse
 
 from ._cors_policy import OriginSpec, Policy
@@ -42,9 +42,6 @@ _PREFLIGHT_VARY = (
     "Access-Control-Request-Method",
     "Access-Control-Request-Headers",
     "Access-Control-Request-Private-Network",
-)
-_POLICY_KEYS = frozenset(
-    {"paths", "origins", "credentials", "methods", "headers", "expose", "max_age", "private_network"}
 )
 
 
@@ -107,7 +104,7 @@ class CORSMiddleware:
             "private_network": private_network,
         }
         self._default = Policy(**general)
-        self._special = _read_policies(policies, general)
+        self._special = read_policies("policies", policies, general, lambda table: Policy(**{**general, **table}))
         self.wsgi_closure = self._closure(direct(app))
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -186,29 +183,3 @@ def _answer_preflight(
     if isinstance(fields, str):
         return answer(environ, start_response, "403 Forbidden", f"CORS: {fields}\n".encode(), [vary])
     return answer(environ, start_response, "204 No Content", b"", [*fields, vary])
-
-
-def _read_policies(
-    policies: Iterable[Mapping[str, Any]], general: dict[str, Any]
-) -> list[tuple[Callable[[str], bool], Policy]]:
-    """One matcher for each pattern, the most specific first."""
-    found: list[tuple[str, Policy]] = []
-    if isinstance(policies, (str, Mapping)) or not isinstance(policies, Iterable):
-        raise ConfigError("policies", policies, "a list of tables, each with paths")
-    for number, table in enumerate(policies):
-        option = f"policies[{number}]"
-        if not isinstance(table, Mapping) or "paths" not in table:
-            raise ConfigError(option, table, "a table with paths")
-        unknown = set(table) - _POLICY_KEYS
-        if unknown:
-            raise ConfigError(option, min(unknown), "the keys " + ", ".join(sorted(_POLICY_KEYS)))
-        paths = strings(f"{option}.paths", table["paths"], is_path_pattern, 'path patterns such as "/api/*"')
-        if not paths:
-            raise ConfigError(f"{option}.paths", [], "at least one path pattern")
-        policy = Policy(**{**general, **{name: value for name, value in table.items() if name != "paths"}})
-        found += [(path, policy) for path in paths]
-    for path, _ in found:
-        if [other for other, _ in found].count(path) > 1:
-            raise ConfigError("policies", path, "each path pattern once")
-    found.sort(key=lambda pair: specificity(pair[0]), reverse=True)
-    return [(path_matcher([path]), policy) for path, policy in found]

@@ -9,11 +9,16 @@ below it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
+from .errors import ConfigError
 from .http import parse_host
+from .options import strings
 
-__all__ = ["host_matcher", "is_host_pattern", "is_path_pattern", "path_matcher", "specificity"]
+__all__ = ["host_matcher", "is_host_pattern", "is_path_pattern", "path_matcher", "read_policies", "specificity"]
+
+T = TypeVar("T")
 
 _UNCLEAR = re.compile(r"//|/\.{1,2}(?=/|\Z)|[\\\x00-\x1f\x7f?#]|\*\*\*")
 _WILDCARD = re.compile(r"(/\*\*(?=/|\Z)|\*+)")
@@ -60,6 +65,46 @@ def _expression(text: str) -> str:
         else:
             parts.append(re.escape(piece))
     return "".join(parts) + ("(?:/.*)?" if below else "")
+
+
+def read_policies(
+    option: str, tables: Iterable[Mapping[str, Any]], keys: Iterable[str], make: Callable[[Mapping[str, Any]], T]
+) -> list[tuple[Callable[[str], bool], T]]:
+    """Read an option that holds other rules for some paths.
+
+    Args:
+        option: Its name.
+        tables: Each with ``paths`` (path patterns) and any of *keys*.
+        keys: What a table may hold besides ``paths``.
+        make: Makes the rules of one table, without its ``paths``.
+
+    Returns:
+        A predicate on canonical paths and the rules, for each pattern; the most specific first.
+
+    Raises:
+        ConfigError: A table has no paths, an unknown key, or a pattern that another one has.
+    """
+    if isinstance(tables, (str, bytes, Mapping)) or not isinstance(tables, Iterable):
+        raise ConfigError(option, tables, "a list of tables, each with paths")
+    known = ("paths", *keys)
+    found: dict[str, T] = {}
+    for number, table in enumerate(tables):
+        name = f"{option}[{number}]"
+        if not isinstance(table, Mapping) or "paths" not in table:
+            raise ConfigError(name, table, "a table with paths")
+        for key in table:
+            if key not in known:
+                raise ConfigError(name, key, "the keys " + ", ".join(known))
+        paths = strings(f"{name}.paths", table["paths"], is_path_pattern, 'path patterns such as "/api/*"')
+        if not paths:
+            raise ConfigError(f"{name}.paths", [], "at least one path pattern")
+        rules = make({key: value for key, value in table.items() if key != "paths"})
+        for path in paths:
+            if path in found:
+                raise ConfigError(f"{name}.paths", path, "each path pattern once")
+            found[path] = rules
+    ordered = sorted(found, key=specificity, reverse=True)
+    return [(path_matcher([path]), found[path]) for path in ordered]
 
 
 def is_host_pattern(text: str) -> bool:
