@@ -1,0 +1,173 @@
+"""Where log lines go: one ``write(2)`` a line, so that no two lines mix; never an exception.
+
+A file is opened with ``O_APPEND``: the kernel puts each write at the end as a whole, from any
+thread and process. A line is never longer than ``PIPE_BUF`` (see ``_access_format``), so the same
+holds for a pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Final, Protocol, TypeAlias
+
+from lamella.stack.kernel.errors import ConfigError
+from lamella.stack.kernel.options import file_path
+
+__all__ = ["Write", "open_output"]
+
+#: Takes one line, its newline included.
+Write: TypeAlias = Callable[[str], None]
+
+# A served request takes longer than this, so each line of a server looks whether the file was moved away;
+# in a tight loop the 1.4 microseconds of stat(2) are spread over several lines.
+_RECHECK: Final = 25e-6
+# Seconds between two complaints about a log that cannot be written.
+_COMPLAINT: Final = 60.0
+_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+
+
+class _Stream(Protocol):
+    def write(self, text: str, /) -> object: ...
+    def flush(self) -> object: ...
+
+
+def open_output(option: str, value: object) -> Write:
+    """Return the function that writes a line to *value*.
+
+    Args:
+        option: Name of the option, for the error.
+        value: ``"-"``, ``"stderr"``, a path, or an open text stream.
+
+    Raises:
+        ConfigError: It is none of them, or the file cannot be opened.
+    """
+    if value == "-":
+        return _safe(_standard("stdout"))
+    if value == "stderr":
+        return _safe(_standard("stderr"))
+    if isinstance(value, (str, os.PathLike)):
+        return _safe(_File(option, value).write)
+    if callable(getattr(value, "write", None)):
+        return _safe(_to_stream(value))  # type: ignore[arg-type]
+    raise ConfigError(option, value, '"-" (standard output), "stderr", a path, or an open text stream')
+
+
+def _safe(write: Write) -> Write:
+    """Return *write*, which loses a line where it fails, and says so once a minute."""
+    complained = 0.0
+
+    def careful(line: str) -> None:
+        nonlocal complained
+        try:
+            write(line)
+        except Exception as error:  # noqa: BLE001  a full disk must not fail the request
+            if time.monotonic() - complained > _COMPLAINT or not complained:
+                complained = time.monotonic()
+                try:
+                    sys.stderr.write(f"lamella.access_log: lines are lost: {type(error).__name__}: {error}\n")
+                except Exception:  # noqa: BLE001, S110  nobody is left to tell
+                    pass
+
+    return careful
+
+
+def _put(descriptor: int, line: bytes) -> bool:
+    """Write *line*; False where only a part of it went out."""
+    written = os.write(descriptor, line)
+    if written < len(line):
+        written += os.write(descriptor, line[written:])
+    return written == len(line)
+
+
+def _standard(name: str) -> Write:
+    """Write to ``sys.stdout`` or ``sys.stderr`` as it is at that moment: a test or a server may replace it."""
+    known: object = None
+    descriptor: int | None = None
+
+    def write(line: str) -> None:
+        nonlocal known, descriptor
+        stream = getattr(sys, name)
+        if stream is not known:
+            descriptor = _descriptor(stream)
+            known = stream
+        if stream is None:
+            return
+        if descriptor is None:
+            stream.write(line)
+            stream.flush()
+        else:
+            _put(descriptor, line.encode("ascii", "backslashreplace"))
+
+    return write
+
+
+def _descriptor(stream: object) -> int | None:
+    """The file descriptor behind a stream; None where it has none."""
+    try:
+        found = stream.fileno()  # type: ignore[attr-defined]
+    except (AttributeError, OSError, ValueError):
+        return None
+    return found if isinstance(found, int) else None
+
+
+def _to_stream(stream: _Stream) -> Write:
+    def write(line: str) -> None:
+        stream.write(line)
+        flush = getattr(stream, "flush", None)
+        if flush is not None:
+            flush()
+
+    return write
+
+
+class _File:
+    """A file that is opened again where it was renamed or removed (logrotate)."""
+
+    def __init__(self, option: str, value: str | os.PathLike[str]) -> None:
+        self._path = os.fspath(file_path(option, value))
+        try:
+            self._descriptor, self._identity = self._open()
+        except OSError as error:
+            raise ConfigError(option, os.fspath(value), f"a file that can be written ({error.strerror})") from None
+        self._checked = 0.0
+        self._torn = False
+
+    def _open(self) -> tuple[int, tuple[int, int]]:
+        descriptor = os.open(self._path, _FLAGS, 0o640)
+        found = os.fstat(descriptor)
+        return descriptor, (found.st_dev, found.st_ino)
+
+    def write(self, line: str) -> None:
+        now = time.perf_counter()
+        if now - self._checked > _RECHECK:
+            self._checked = now
+            self._follow()
+        data = line.encode("ascii", "backslashreplace")
+        if self._torn:  # the disk was full in the middle of a line: end that one first
+            data = b"\n" + data
+            self._torn = False
+        written = os.write(self._descriptor, data)
+        if written != len(data):
+            self._torn = True
+            self._torn = written + os.write(self._descriptor, data[written:]) != len(data)
+
+    def _follow(self) -> None:
+        """Open the file again where the path now leads elsewhere; keep the old one where that fails."""
+        try:
+            found = os.stat(self._path)
+        except FileNotFoundError:
+            pass
+        else:
+            if (found.st_dev, found.st_ino) == self._identity:
+                return
+        try:
+            fresh, identity = self._open()
+        except OSError:
+            return
+        # The new file takes the old one's number: a thread that is about to write never meets a closed one.
+        os.dup2(fresh, self._descriptor, inheritable=False)
+        os.close(fresh)
+        self._identity = identity

@@ -1,0 +1,416 @@
+"""Write one true line for each request, at the very end of its body.
+
+The line is written by ``close()``: with the bytes that were really handed out, the time to the first
+and the last of them, also when the app raised or the client left. What layers and routers inside
+establish (``lamella.identity``, ``lamella.mount``, ``lamella.route``, ``lamella.request_id``) is in it.
+Reads nothing of the request's content and changes nothing; a ``wsgi.file_wrapper`` stays what it is.
+
+.. code-block:: toml
+
+    [[layer]]
+    use     = "access_log"
+    format  = "json"
+    exclude = ["/healthz", "/static/*"]
+
+Place it outside everything that can answer, inside ``request_id`` and ``proxy``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from lamella.middleware._access_format import FORMATS, Entry, Format, make_format
+from lamella.middleware._log_writer import Write, open_output
+from lamella.stack.kernel.environ import direct, header_key
+from lamella.stack.kernel.errors import ConfigError
+from lamella.stack.kernel.http import is_token
+from lamella.stack.kernel.options import Output, choice, strings
+from lamella.stack.kernel.order import Inside, Outside
+from lamella.stack.kernel.paths import AmbiguousPathError, canonical_path
+from lamella.stack.kernel.redact import REDACTED, secret_names
+from lamella.stack.kernel.response import close, get_header
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None] | None
+
+__all__ = ["AccessLogMiddleware"]
+
+_ANSWERS = "it answers by itself, and such an answer would not be logged"
+# Iterating a list calls nothing of the app: its end is read from the iterator, without a step in between.
+_SEQUENCES: Final = (list, tuple)
+# RFC 9110 section 6.4.1: no content, whatever the app yields; the server or `edge` drops it.
+_BODILESS: Final = frozenset({"100", "101", "102", "103", "204", "304"})
+
+
+class AccessLogMiddleware:
+    """Log each request, truly.
+
+    Args:
+        app: The application inside.
+        format: ``"common"``, ``"combined"``, ``"json"`` or ``"logfmt"``.
+        output: ``"-"`` for standard output, ``"stderr"``, or the path of a file, which is opened again when it
+            was rotated away; in Python also an open text stream.
+        logger: A logger, or the name of one; each line is then one record of level INFO instead.
+        exclude: Paths that are not logged unless they fail (a status of 500 and above, or an exception); ``*``
+            stands for any characters.
+        sample: Share of the requests that is logged, 0 to 1; those that fail always are.
+        redact: More names of query parameters and headers whose values are hidden.
+        headers: Request headers to log besides; only in ``"json"`` and ``"logfmt"``.
+
+    Raises:
+        ConfigError: An unknown format, a file that cannot be opened, a share outside 0 to 1, a header name that
+            is none, *headers* with a format that has no room for them, or both *logger* and *output*.
+    """
+
+    provides = ()
+    requires = ()
+    order = (
+        Inside("request_id", "L117", "the line has the identifier only where it is known on the way in"),
+        Inside("proxy", "L105", "the line would name the proxy instead of the client"),
+        Inside("edge", "L102", "edge repairs what the server made of the request"),
+        *(
+            Outside(layer, "L102", _ANSWERS)
+            for layer in (
+                *("errors", "cors", "static", "dispatch", "health", "hosts", "https", "csrf", "access", "rate_limit"),
+                *("body_limit", "basic_auth", "bearer_auth", "login", "oidc", "conditional", "compress"),
+            )
+        ),
+    )
+    streams = True
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        *,
+        format: str = "combined",
+        output: Output = "-",
+        logger: str | logging.Logger | None = None,
+        exclude: Iterable[str] = (),
+        sample: float = 1.0,
+        redact: Iterable[str] = (),
+        headers: Iterable[str] = (),
+    ) -> None:
+        choice("format", format, FORMATS)
+        if isinstance(sample, bool) or not isinstance(sample, (int, float)) or not 0 <= sample <= 1:
+            raise ConfigError("sample", sample, "a share of the requests, 0 to 1")
+        hides = secret_names(strings("redact", redact))
+        shown = _header_readers(headers, hides)
+        if shown and format in ("common", "combined"):
+            raise ConfigError("headers", headers, 'a format with room for them, "json" or "logfmt"')
+        if logger is not None and output != "-":
+            raise ConfigError("output", output, "no output, because there is a logger")
+        write = open_output("output", output) if logger is None else _log_to(logger)
+        line = make_format(format, hides, sample)
+        self.wsgi_closure = _closure(direct(app), line, write, _excluded(exclude), float(sample), shown)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return self.wsgi_closure(environ, start_response)
+
+
+def _closure(
+    inner: WSGIApplication,
+    line: Format,
+    write: Write,
+    excluded: Callable[[WSGIEnvironment], bool] | None,
+    sample: float,
+    shown: tuple[tuple[str, str, bool], ...],
+) -> WSGIApplication:
+    """Return the layer's work: a closure, because it runs for each request."""
+    clock, wall, make = time.perf_counter, time.time, tuple.__new__
+    keep_all = excluded is None and sample >= 1
+
+    def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        begun = clock()
+        # The app may change its environ, or clear it: what the line needs is read on the way in.
+        get = environ.get
+        record: dict[str, Any] | None = get("lamella.record")
+        if record is None:
+            record = environ["lamella.record"] = {}
+        method = get("REQUEST_METHOD", "")
+        asked = (
+            wall(),
+            get("REMOTE_ADDR", ""),
+            method,
+            get("SCRIPT_NAME", "") + get("PATH_INFO", "") or "/",
+            get("QUERY_STRING", ""),
+            get("SERVER_PROTOCOL", ""),
+            get("HTTP_REFERER", ""),
+            get("HTTP_USER_AGENT", ""),
+            get("HTTP_HOST", ""),
+            get("lamella.request_id", ""),
+            _shown_headers(environ, shown) if shown else (),
+        )
+        skipped = excluded is not None and excluded(environ)
+        status = ""
+        fields: list[tuple[str, str]] = []
+        written, first = 0, 0.0
+
+        def start(line: str, headers: list[tuple[str, str]], exc_info: ExcInfo = None, /) -> Callable[[bytes], object]:
+            nonlocal status, fields
+            put = start_response(line, headers) if exc_info is None else start_response(line, headers, exc_info)
+            status, fields = line, headers
+
+            def counted(data: bytes, /) -> object:
+                nonlocal written, first
+                result = put(data)
+                if data:
+                    written += len(data)
+                    first = first or clock()
+                return result
+
+            return counted
+
+        def finish(sent: int | None, ended: bool, at: float, error: BaseException | None) -> None:
+            # Whatever goes wrong in here is the log's fault, and no reason to fail a request.
+            try:
+                code = status[:3]
+                if sent is not None:
+                    sent += written
+                if error is None:
+                    exception = record.get("lamella.exception", "") if record else ""
+                else:
+                    exception = _name(error)
+                    if not sent and not isinstance(error, GeneratorExit):
+                        code = "500"  # nothing is out yet: the server answers in the app's place
+                if (
+                    not keep_all
+                    and not exception
+                    and code < "500"
+                    and (skipped or (sample < 1 and random.random() >= sample))
+                ):
+                    return
+                if not (code.isdigit() and code.isascii()):
+                    code = ""
+                if method == "HEAD" or code in _BODILESS:
+                    sent, ended = 0, ended or error is None
+                last = clock()
+                first_ms, last_ms = ((first or at or last) - begun) * 1000, (last - begun) * 1000
+                result = (code, sent, first_ms, last_ms, not ended, exception, record, environ)
+                write(line(make(Entry, asked + result)))
+            except Exception:  # noqa: BLE001
+                _complain()
+
+        try:
+            body = inner(environ, start)
+        except BaseException as error:
+            finish(0, not (written or isinstance(error, GeneratorExit)), 0.0, error)
+            raise
+        kind = type(body)
+        if kind in _SEQUENCES:
+            return _Blocks(body, finish, clock)  # type: ignore[arg-type]  # just tested
+        wrapper = get("wsgi.file_wrapper")
+        if isinstance(wrapper, type) and isinstance(body, wrapper) and _hook_file(body, finish, clock, lambda: fields):
+            return body
+        return _Body(body, finish, clock)
+
+    return wsgi_closure
+
+
+_Finish = Callable[[int | None, bool, float, BaseException | None], None]
+
+
+class _Blocks:
+    """A list or tuple of blocks: the server iterates the list itself, and ``close()`` sees how far it came.
+
+    No subclass of list: granian joins those and never calls their ``close()``.
+    """
+
+    __slots__ = ("_begun", "_blocks", "_clock", "_finish", "_iterator")
+
+    def __init__(self, blocks: list[bytes] | tuple[bytes, ...], finish: _Finish, clock: Callable[[], float]) -> None:
+        self._blocks = blocks
+        self._finish: _Finish | None = finish
+        self._clock = clock
+        self._iterator: Iterator[bytes] | None = None
+        self._begun = 0.0
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._begun = self._clock()
+        iterator = self._iterator = iter(self._blocks)
+        return iterator
+
+    def close(self) -> None:
+        finish, self._finish = self._finish, None
+        if finish is None:
+            return
+        blocks, iterator = self._blocks, self._iterator
+        if iterator is None:
+            finish(0, False, 0.0, None)
+            return
+        # An iterator that was asked beyond its last block forgets the list; until then it tells the next index.
+        state: tuple[Any, ...] = iterator.__reduce__()  # type: ignore[assignment]  # typeshed's is object's
+        if len(state) == 2:
+            sent = len(blocks[0]) if len(blocks) == 1 else sum(map(len, blocks))
+            finish(sent, True, self._begun, None)
+        else:
+            finish(sum(map(len, blocks[: state[2]])), False, self._begun, None)
+
+
+class _Body:
+    """Any other body, counted block by block."""
+
+    __slots__ = ("_body", "_clock", "_ended", "_error", "_finish", "_first", "_iterator", "_sent")
+
+    def __init__(self, body: Iterable[bytes], finish: _Finish, clock: Callable[[], float]) -> None:
+        self._body = body
+        self._finish: _Finish | None = finish
+        self._clock = clock
+        self._iterator: Iterator[bytes] | None = None
+        self._sent = 0
+        self._first = 0.0
+        self._ended = False
+        self._error: BaseException | None = None
+
+    def __iter__(self) -> _Body:
+        return self
+
+    def __next__(self) -> bytes:
+        iterator = self._iterator
+        try:
+            if iterator is None:
+                iterator = self._iterator = iter(self._body)
+            block = next(iterator)
+        except StopIteration:
+            self._ended = True
+            raise
+        except BaseException as error:
+            self._error = error
+            raise
+        if block:
+            if not self._sent:
+                self._first = self._clock()
+            self._sent += len(block)
+        return block
+
+    def close(self) -> None:
+        finish, self._finish = self._finish, None
+        if finish is None:
+            return
+        error = self._error
+        try:
+            close(self._body)
+        except BaseException as raised:
+            error = error or raised
+            raise
+        finally:
+            self._error = None
+            finish(self._sent, self._ended or (error is not None and not self._sent), self._first, error)
+
+
+def _hook_file(
+    body: Any, finish: _Finish, clock: Callable[[], float], fields: Callable[[], list[tuple[str, str]]]
+) -> bool:
+    """Let the server's own file wrapper log when it is closed; False where it takes no attributes.
+
+    How much of it was sent is the server's secret (``sendfile``): the ``Content-Length`` counts, else the file's size.
+    """
+    inner = getattr(body, "close", None)
+    size = _file_size(body)
+    at = clock()
+    pending = [finish]
+
+    def closing() -> None:
+        if not pending:
+            return
+        last = pending.pop()
+        error: BaseException | None = None
+        try:
+            if inner is not None:
+                inner()
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            length = get_header(fields(), "content-length") or ""
+            last(int(length) if length.isascii() and length.isdigit() else size, True, at, error)
+
+    try:
+        body.close = closing
+    except AttributeError:
+        return False
+    return True
+
+
+def _file_size(body: Any) -> int | None:
+    """Bytes from the file's position to its end; None where it is no real file."""
+    file: Any = getattr(body, "filelike", None)
+    try:
+        return max(0, os.fstat(file.fileno()).st_size - int(file.tell()))
+    except (AttributeError, OSError, ValueError, TypeError):
+        return None
+
+
+# --- what the line says of the request ----------------------------------------------------------
+
+
+def _shown_headers(environ: WSGIEnvironment, shown: tuple[tuple[str, str, bool], ...]) -> tuple[tuple[str, str], ...]:
+    """The headers to log that the client sent, secret ones hidden."""
+    return tuple([(name, REDACTED if secret else environ[key]) for name, key, secret in shown if key in environ])
+
+
+def _name(error: BaseException) -> str:
+    """The class of an exception, with its module where that is not builtins."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+# --- options ------------------------------------------------------------------------------------
+
+
+def _excluded(patterns: Iterable[str]) -> Callable[[WSGIEnvironment], bool] | None:
+    """Return the test for paths that are not logged; None where all are."""
+    items = strings("exclude", patterns, lambda item: item.startswith(("/", "*")), 'paths that start with "/"')
+    if not items:
+        return None
+    plain = frozenset(item for item in items if "*" not in item)
+    starred = [".*".join(map(re.escape, item.split("*"))) for item in items if "*" in item]
+    matches = re.compile("|".join(starred), re.S).fullmatch if starred else None
+
+    def excluded(environ: WSGIEnvironment) -> bool:
+        try:
+            path = canonical_path(environ)
+        except AmbiguousPathError:  # whoever decides on the path refuses it; that is worth a line
+            return False
+        return path in plain or (matches is not None and matches(path) is not None)
+
+    return excluded
+
+
+def _header_readers(names: Iterable[str], hides: Callable[[str], bool]) -> tuple[tuple[str, str, bool], ...]:
+    """Return (name, environ key, whether it is hidden) for each header to log."""
+    wanted = strings("headers", names, is_token, "header names")
+    return tuple((name.lower(), header_key(name), hides(name)) for name in wanted)
+
+
+def _log_to(logger: str | logging.Logger) -> Write:
+    """Return the function that hands a line to *logger*."""
+    if isinstance(logger, str) and logger:
+        logger = logging.getLogger(logger)
+    if not isinstance(logger, (logging.Logger, logging.LoggerAdapter)):
+        raise ConfigError("logger", logger, "a logger or the name of one")
+    info = logger.info
+
+    def write(line: str) -> None:
+        info("%s", line[:-1])
+
+    return write
+
+
+def _complain() -> None:
+    """Tell the log of this module that a line could not be written."""
+    try:
+        logging.getLogger("lamella.access_log").exception("an access log line is lost")
+    except Exception:  # noqa: BLE001, S110  logging itself is broken
+        pass

@@ -1,0 +1,616 @@
+"""AccessLogMiddleware: one true line for each request, whatever happens to it."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+import threading
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes
+from wsgiref.types import WSGIApplication
+from wsgiref.util import FileWrapper
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lamella.middleware.access_log import AccessLogMiddleware
+from lamella.stack.kernel.errors import ConfigError
+from lamella.stack.kernel.keys import CLIENT, IDENTITY, MOUNT, REQUEST_ID, ROUTE, Client, Identity, Route
+from lamella.stack.testing import RecordingApp, call, environ, lint
+
+CLF = re.compile(
+    r"(?P<client>\S+) - (?P<user>\S+) \[(?P<time>\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000)\] "
+    r'"(?P<method>\S+) (?P<target>\S+) (?P<protocol>\S+)" (?P<status>\d{3}|-) (?P<bytes>\d+|-)'
+    r'(?: "(?P<referer>(?:[^"\\]|\\.)*)" "(?P<agent>(?:[^"\\]|\\.)*)")?'
+)
+# A request whose every field has a value, for the exact formats.
+FULL = {"user_agent": "curl/8", "referer": "https://x.example/", "REMOTE_USER": "ann"}
+
+
+class Log:
+    """A layer that logs into memory."""
+
+    def __init__(self, app: WSGIApplication, **options: Any) -> None:
+        self.stream = io.StringIO()
+        options.setdefault("format", "json")
+        self.app = AccessLogMiddleware(app, output=self.stream, **options)
+
+    @property
+    def lines(self) -> list[str]:
+        text = self.stream.getvalue()
+        assert not text or text.endswith("\n")
+        return text.splitlines()
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        (line,) = self.lines
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+
+def test_writes_the_combined_format() -> None:
+    """Every field at its place, as Apache and its readers know it."""
+    log = Log(RecordingApp(body=[b"he", b"llo"]), format="combined")
+
+    call(lint(log.app), environ("GET", "/a b?q=1", **FULL))
+
+    match = CLF.fullmatch(log.lines[0])
+    assert match is not None
+    found = match.groupdict()
+    assert found.pop("time")
+    assert found == {
+        "client": "127.0.0.1",
+        "user": "ann",
+        "method": "GET",
+        "target": "/a%20b?q=1",
+        "protocol": "HTTP/1.1",
+        "status": "200",
+        "bytes": "5",
+        "referer": "https://x.example/",
+        "agent": "curl/8",
+    }
+
+
+def test_writes_the_common_format() -> None:
+    """The same without referrer and user agent; what is absent is a dash."""
+    log = Log(RecordingApp(status="204 No Content", headers=[], body=[]), format="common")
+
+    call(log.app, environ("DELETE", "/", REMOTE_ADDR=""))
+
+    assert re.fullmatch(r'- - - \[[^]]+\] "DELETE / HTTP/1.1" 204 0', log.lines[0])
+
+
+def test_writes_json_with_every_key() -> None:
+    """A reader finds all keys in each line; null where there is nothing to say."""
+    log = Log(RecordingApp())
+
+    call(log.app, environ("GET", "/notes?page=2", mount="/app", **FULL))
+
+    entry = log.entry
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", entry.pop("time"))
+    assert 0 <= entry.pop("first_byte_ms") <= entry.pop("duration_ms")
+    assert entry == {
+        "client": "127.0.0.1",
+        "user": "ann",
+        "method": "GET",
+        "path": "/app/notes",
+        "query": "page=2",
+        "protocol": "HTTP/1.1",
+        "status": 200,
+        "bytes": 5,
+        "aborted": False,
+        "exception": None,
+        "request_id": None,
+        "trace_id": None,
+        "mount": None,
+        "route": None,
+        "host": "localhost",
+        "referer": "https://x.example/",
+        "user_agent": "curl/8",
+    }
+
+
+def test_writes_logfmt() -> None:
+    """Bare words stay bare, others are quoted, absent ones left out."""
+    log = Log(RecordingApp(), format="logfmt", sample=0.999999999)
+
+    call(log.app, environ("GET", "/", user_agent='a "b"'))
+
+    line = log.lines[0]
+    assert " method=GET path=/ protocol=HTTP/1.1 status=200 bytes=5 first_byte_ms=" in line
+    assert line.endswith(r'host=localhost user_agent="a \"b\"" sample=1')
+    assert "user=" not in line
+
+
+def test_sees_what_is_established_behind_a_copied_environ() -> None:
+    """Dispatch hands a copy on; user, mount, route, identifier and client from behind it are in the line."""
+
+    def inside(request: dict[str, Any], start_response: Any) -> Any:
+        copy = request.copy()
+        CLIENT.set(copy, Client("https", "h.example", "203.0.113.7"))
+        IDENTITY.set(copy, Identity("bob", "basic"))
+        MOUNT.set(copy, "/admin")
+        ROUTE.set(copy, Route("/notes/<int:id>", "note", {"id": 1}))
+        REQUEST_ID.set(copy, "r-1")
+        return RecordingApp()(copy, start_response)
+
+    log = Log(inside)
+    call(log.app, environ("GET", "/"))
+
+    keys = ("client", "user", "mount", "route", "request_id")
+    assert [log.entry[key] for key in keys] == ["203.0.113.7", "bob", "/admin", "/notes/<int:id>", "r-1"]
+
+
+def test_survives_an_app_that_clears_its_environ() -> None:
+    """The line tells what was asked, not what the app left."""
+    log = Log(RecordingApp(before=lambda request: request.clear()))
+
+    call(log.app, environ("GET", "/asked", **{"lamella.request_id": "r-1"}))
+
+    assert (log.entry["path"], log.entry["request_id"]) == ("/asked", "r-1")
+
+
+def test_writes_at_the_end_of_the_body_and_once() -> None:
+    """Nothing is written while the body runs; a second ``close()`` writes no second line."""
+    log = Log(RecordingApp(body=[b"a", b"b"]))
+    body: Any = log.app(environ("GET", "/"), lambda *_: lambda data: None)
+    for _ in body:
+        assert log.lines == []
+
+    body.close()
+    body.close()
+
+    assert log.entry["bytes"] == 2
+
+
+@pytest.mark.parametrize("body", [[b"one", b"two", b"three"], (b"one", b"two", b"three")], ids=["list", "tuple"])
+@pytest.mark.parametrize(("taken", "sent"), [(0, 0), (1, 3), (2, 6), (3, 11)])
+def test_counts_what_of_a_list_was_handed_out(body: Any, taken: int, sent: int) -> None:
+    """A server that stops early took only so many bytes, also where the app returned a plain list."""
+    log = Log(lambda request, start: [start("200 OK", []), body][1])
+
+    call(log.app, environ("GET", "/"), blocks=taken)
+
+    assert (log.entry["bytes"], log.entry["aborted"]) == (sent, True)
+
+
+@pytest.mark.parametrize(("taken", "sent"), [(0, 0), (1, 3)])
+def test_counts_what_of_a_stream_was_handed_out(taken: int, sent: int) -> None:
+    """A client that leaves a stream leaves a line with what it got, marked ``aborted``."""
+    log = Log(RecordingApp(body=[b"one", b"two"]))
+
+    call(log.app, environ("GET", "/"), blocks=taken)
+
+    assert (log.entry["bytes"], log.entry["aborted"]) == (sent, True)
+
+
+def test_keeps_the_length_of_a_list() -> None:
+    """Servers compute a Content-Length from a body of length one."""
+    log = Log(lambda request, start: [start("200 OK", []), [b"hello"]][1])
+    body: Any = log.app(environ("GET", "/"), lambda *_: lambda data: None)
+
+    assert len(body) == 1
+    assert not isinstance(body, list)  # granian joins lists and never closes them
+    assert b"".join(body) == b"hello"
+
+
+def test_counts_write() -> None:
+    """Bytes that go through ``write()`` count too."""
+    log = Log(RecordingApp(write=[b"12", b"345"], body=[b"6"]))
+
+    call(log.app, environ("GET", "/"))
+
+    assert log.entry["bytes"] == 6
+
+
+def test_logs_an_app_that_raises_before_it_starts() -> None:
+    """The server will answer 500; the exception goes on to it."""
+    log = Log(RecordingApp(raises=KeyError("secret")))
+
+    with pytest.raises(KeyError):
+        call(log.app, environ("GET", "/"))
+
+    entry = log.entry
+    assert (entry["status"], entry["exception"], entry["aborted"], entry["bytes"]) == (500, "KeyError", False, 0)
+    assert "secret" not in log.lines[0]
+
+
+def test_logs_an_app_that_raises_after_it_started() -> None:
+    """With bytes on the wire the status stands and the answer is cut off."""
+    log = Log(RecordingApp(body=[b"part"], raises_after=ConfigError("x", 1, "y")))
+
+    call(log.app, environ("GET", "/"), keep_error=True)
+
+    entry = log.entry
+    assert (entry["status"], entry["aborted"], entry["bytes"]) == (200, True, 4)
+    assert entry["exception"] == "lamella.stack.kernel.errors.ConfigError"
+
+
+def test_logs_an_app_whose_body_raises_at_once() -> None:
+    """Nothing is out yet: the server sends 500 instead of the status that the app had in mind."""
+    log = Log(RecordingApp(body=[], raises_after=RuntimeError()))
+
+    call(log.app, environ("GET", "/"), keep_error=True)
+
+    assert (log.entry["status"], log.entry["aborted"]) == (500, False)
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
+def test_lets_every_exception_through(error: BaseException) -> None:
+    """Also those that end a worker; each leaves its line."""
+    log = Log(RecordingApp(raises=error))
+
+    with pytest.raises(type(error)):
+        call(log.app, environ("GET", "/"))
+
+    assert log.entry["exception"] == type(error).__name__
+
+
+def test_tells_of_an_exception_that_errors_has_answered() -> None:
+    """Where a layer inside made a page of it, its class is still in the line."""
+    app = RecordingApp(
+        status="500 Oh", before=lambda request: request["lamella.record"].update({"lamella.exception": "ValueError"})
+    )
+    log = Log(app)
+
+    call(log.app, environ("GET", "/"))
+
+    assert log.entry["exception"] == "ValueError"
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+def test_counts_no_bytes_where_none_may_be(status: str) -> None:
+    """Such answers have no content on the wire, and their end is no abort."""
+    log = Log(RecordingApp(status=status, headers=[], body=[]))
+
+    call(log.app, environ("GET", "/"), blocks=0)
+
+    assert (log.entry["bytes"], log.entry["aborted"]) == (0, False)
+
+
+def test_counts_no_bytes_of_a_head_request() -> None:
+    """What an app yields for HEAD never reaches the client."""
+    log = Log(RecordingApp())
+
+    call(log.app, environ("HEAD", "/"))
+
+    assert log.entry["bytes"] == 0
+
+
+def test_keeps_the_file_wrapper_and_its_size(tmp_path: Path) -> None:
+    """``sendfile`` still works; the line has the Content-Length, or the file's size where there is none."""
+    (tmp_path / "f").write_bytes(b"x" * 1000)
+    for headers in ([("Content-Length", "1000")], []):
+        wrapped: list[FileWrapper] = []
+
+        def app(request: dict[str, Any], start: Any, headers: Any = headers, wrapped: Any = wrapped) -> FileWrapper:
+            start("200 OK", headers)
+            wrapped.append(FileWrapper((tmp_path / "f").open("rb")))
+            return wrapped[0]
+
+        log = Log(app)
+        request = environ("GET", "/", **{"wsgi.file_wrapper": FileWrapper})
+        body: Any = log.app(request, lambda *_: lambda data: None)
+        assert body is wrapped[0]
+        body.close()
+        body.close()
+
+        assert log.entry["bytes"] == 1000
+        assert wrapped[0].filelike.closed
+
+
+def test_excludes_paths_but_never_errors() -> None:
+    """A health check that works is noise; one that fails is news."""
+    log = Log(RecordingApp(), exclude=["/healthz", "/static/*"])
+    for path in ("/healthz", "/static/a/b.css", "/healthz2", "/static"):
+        call(log.app, environ("GET", path))
+    assert [json.loads(line)["path"] for line in log.lines] == ["/healthz2", "/static"]
+
+    failing = Log(RecordingApp(status="503 Service Unavailable"), exclude=["*"])
+    call(failing.app, environ("GET", "/healthz"))
+    assert failing.entry["status"] == 503
+    raising = Log(RecordingApp(raises=ValueError()), exclude=["/healthz"], sample=0)
+    call(raising.app, environ("GET", "/healthz"), keep_error=True)
+    assert raising.entry["exception"] == "ValueError"
+
+
+def test_logs_an_ambiguous_path_that_looks_excluded() -> None:
+    """What another layer is going to refuse is worth a line."""
+    log = Log(RecordingApp(), exclude=["/static/*"])
+
+    call(log.app, environ("GET", "/static/%2e%2e/x"))
+
+    assert len(log.lines) == 1
+
+
+def test_samples_but_keeps_errors() -> None:
+    """About the share that was asked for, every failure, and the share in the line."""
+    log = Log(RecordingApp(), sample=0.25)
+    for _ in range(2000):
+        call(log.app, environ("GET", "/"))
+    assert 380 < len(log.lines) < 620
+    assert json.loads(log.lines[0])["sample"] == 0.25
+
+    failing = Log(RecordingApp(status="500 Oh"), sample=0)
+    for _ in range(50):
+        call(failing.app, environ("GET", "/"))
+    assert len(failing.lines) == 50
+
+
+@pytest.mark.parametrize("format", ["common", "combined", "json", "logfmt"])
+def test_hides_secrets_in_query_and_referrer(format: str) -> None:
+    """By the names of the parameters, and by those one adds."""
+    log = Log(RecordingApp(), format=format, redact=["badge"])
+    query = "a=1&access_token=S3&api_key=S3&password=S3&sig=S3&code=S3&badge=S3&next=%2F%3Ftoken%3DS3"
+
+    call(log.app, environ("GET", f"/?{query}", referer=f"https://u:S3@x.example/?{query}#id_token=S3"))
+
+    assert "S3" not in log.lines[0]
+    assert "a=1" in log.lines[0]
+    assert "access_token=***" in log.lines[0]
+
+
+def test_hides_secret_headers() -> None:
+    """A header that is asked for is logged, one that holds a credential only by name."""
+    wanted = ["Accept", "Authorization", "Cookie", "X-Api-Key", "X-Team", "X-Absent"]
+    log = Log(RecordingApp(), headers=wanted, redact=["x-team"])
+
+    call(log.app, environ("GET", "/", accept="*/*", authorization="Basic x", cookie="a=b", x_api_key="k", x_team="t"))
+
+    hidden = dict.fromkeys(["authorization", "cookie", "x-api-key", "x-team"], "***")
+    assert log.entry["headers"] == {"accept": "*/*", **hidden}
+
+
+def test_logs_headers_in_logfmt() -> None:
+    """There each is a pair of its own."""
+    log = Log(RecordingApp(), format="logfmt", headers=["Accept-Language"])
+
+    call(log.app, environ("GET", "/", accept_language="de, en"))
+
+    assert 'header_accept_language="de, en"' in log.lines[0]
+
+
+@pytest.mark.parametrize("format", ["common", "combined", "json", "logfmt"])
+def test_writes_one_line_for_every_hostile_input(corpus: Any, format: str) -> None:
+    """Exactly one line, ASCII without controls, and the fields can be read back."""
+    places = {"path": "PATH_INFO", "user": "REMOTE_USER", "ua": "HTTP_USER_AGENT", "method": "REQUEST_METHOD"}
+    places |= {"xff": "REMOTE_ADDR", "origin": "HTTP_REFERER", "request_id": "lamella.request_id"}
+    for case in corpus("log_injection")["cases"]:
+        log = Log(RecordingApp(), format=format)
+        key = places.get(case["where"], "QUERY_STRING")
+        call(log.app, {**environ("GET", "/"), key: case["value"]})
+        _check_line(log, format, key, case["value"])
+
+
+_ANY = st.text(alphabet=st.characters(max_codepoint=0x2100), max_size=60)
+_KEYS = ["PATH_INFO", "REMOTE_USER", "HTTP_USER_AGENT", "REQUEST_METHOD", "HTTP_REFERER", "QUERY_STRING", "HTTP_HOST"]
+
+
+@given(
+    _ANY, st.sampled_from([*_KEYS, "SERVER_PROTOCOL", "REMOTE_ADDR"]), st.sampled_from(["combined", "json", "logfmt"])
+)
+def test_writes_one_line_for_any_text(value: str, key: str, format: str) -> None:
+    """The same for anything at all in any field."""
+    log = Log(RecordingApp(), format=format)
+
+    call(log.app, {**environ("GET", "/"), key: value})
+
+    _check_line(log, format, key, value)
+
+
+def _check_line(log: Log, format: str, key: str, value: str) -> None:
+    """One line of printable ASCII that gives the value back."""
+    (line,) = log.stream.getvalue().split("\n")[:-1]
+    assert re.fullmatch(r"[\x20-\x7e]*", line)
+    assert len(line) < 4096
+    if len(value) > 700 or "=" in value or "@" in value:  # cut, or taken for a secret
+        return
+    if format == "json":
+        entry = json.loads(line)
+        names = {
+            "REMOTE_USER": "user",
+            "HTTP_USER_AGENT": "user_agent",
+            "HTTP_HOST": "host",
+            "REQUEST_METHOD": "method",
+        }
+        if key in names:
+            assert (entry[names[key]] or "") == value
+        if key == "PATH_INFO" and value and max(value) <= "\xff":
+            assert unquote_to_bytes(entry["path"]).decode("latin-1") == value
+    elif format in ("common", "combined"):
+        match = CLF.fullmatch(line)
+        assert match is not None
+        names = {"REMOTE_USER": "user", "HTTP_USER_AGENT": "agent", "REQUEST_METHOD": "method"}
+        if format == "combined" and key in names and value:
+            assert _unescaped(match[names[key]]) == value
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(
+        r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|(.))",
+        lambda match: match[4] or chr(int(match[1] or match[2] or match[3], 16)),
+        text,
+    )
+
+
+@pytest.mark.parametrize("format", ["combined", "json", "logfmt"])
+def test_bounds_the_line(format: str) -> None:
+    """A line fits into one write to a pipe, whatever the client sends, and shows no secret for it."""
+    log = Log(RecordingApp(), format=format)
+    query = "x=" + "\x01" * 9000 + "&token=" + "S3" * 9000
+
+    call(
+        log.app, environ("\x01" * 9000, "/" + "%01" * 9000 + "?" + query, user_agent="\x01" * 9000, referer="?" + query)
+    )
+
+    assert len(log.lines[0]) < 4096
+    assert "S3" not in log.lines[0]
+    if format == "json":
+        assert log.entry["user_agent"].endswith("...")
+
+
+@pytest.mark.parametrize("status", ["2\n0 OK", "²²² x", ""])
+def test_keeps_a_broken_status_out(status: str) -> None:
+    """An app may answer with nonsense; the line stays a line."""
+    log = Log(RecordingApp(status=status), format="combined")
+
+    call(log.app, environ("GET", "/"), keep_error=True)
+
+    match = CLF.fullmatch(log.lines[0])
+    assert match is not None
+    assert match["status"] == "-"
+
+
+def test_writes_to_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
+    """``-`` is standard output, without a buffer in between."""
+    call(AccessLogMiddleware(RecordingApp()), environ("GET", "/out"))
+
+    assert "GET /out" in capfd.readouterr().out
+
+
+def test_follows_a_replaced_standard_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    """A program that replaces ``sys.stderr`` gets the lines there."""
+    call(AccessLogMiddleware(RecordingApp(), output="stderr"), environ("GET", "/err"))
+
+    assert "GET /err" in capsys.readouterr().err
+
+
+def test_opens_the_file_again_after_rotation(tmp_path: Path) -> None:
+    """logrotate renames the file: the next line is in a new one, the old has what it had."""
+    path = tmp_path / "access.log"
+    app = AccessLogMiddleware(RecordingApp(), output=path)
+
+    call(app, environ("GET", "/first"))
+    path.rename(tmp_path / "access.log.1")
+    call(app, environ("GET", "/second"))
+    path.unlink()
+    call(app, environ("GET", "/third"))
+
+    assert "/first" in (tmp_path / "access.log.1").read_text()
+    assert path.read_text().count("\n") == 1
+    assert "/third" in path.read_text()
+
+
+def test_goes_on_in_the_old_file_while_the_new_one_cannot_be_opened(tmp_path: Path) -> None:
+    """A folder that is gone loses the log its name, not the request its answer."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    app = AccessLogMiddleware(RecordingApp(), output=folder / "a.log")
+    (folder / "a.log").rename(tmp_path / "kept")
+    folder.rmdir()
+
+    response = call(app, environ("GET", "/kept"))
+
+    assert response.body == b"hello"
+    assert "/kept" in (tmp_path / "kept").read_text()
+
+
+def test_a_full_disk_fails_no_request(capsys: pytest.CaptureFixture[str]) -> None:
+    """The answer goes out, and standard error is told once."""
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    app = AccessLogMiddleware(RecordingApp(), output="/dev/full")
+
+    for _ in range(3):
+        assert call(app, environ("GET", "/")).body == b"hello"
+
+    assert capsys.readouterr().err.count("No space left") == 1
+
+
+def test_a_closed_stream_fails_no_request() -> None:
+    """A log that was closed under us is lost, the answer is not."""
+    stream = io.StringIO()
+    app = AccessLogMiddleware(RecordingApp(), output=stream)
+    stream.close()
+
+    assert call(app, environ("GET", "/")).body == b"hello"
+
+
+def test_a_pipe_without_reader_fails_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EPIPE is the log reader's end, not ours."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        response = call(AccessLogMiddleware(RecordingApp()), environ("GET", "/"))
+
+    assert response.body == b"hello"
+
+
+class _Failing(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise OSError("no")
+
+
+def test_logs_through_logging(caplog: pytest.LogCaptureFixture) -> None:
+    """A logger by name or object gets one record a line."""
+    caplog.set_level("INFO", "site.access")
+
+    for logger in ("site.access", logging.getLogger("site.access")):
+        call(AccessLogMiddleware(RecordingApp(), logger=logger), environ("GET", "/%25s"))
+
+    assert [record.name for record in caplog.records] == ["site.access"] * 2
+    assert "GET /%25s HTTP/1.1" in caplog.records[0].getMessage()
+
+
+def test_a_failing_logger_fails_no_request() -> None:
+    """A handler that raises loses its line only."""
+    logger = logging.Logger("failing")  # not in the tree of loggers
+    logger.addHandler(_Failing())
+
+    assert call(AccessLogMiddleware(RecordingApp(), logger=logger), environ("GET", "/")).body == b"hello"
+
+
+def test_lines_of_threads_and_processes_never_mix(tmp_path: Path) -> None:
+    """Four processes with four threads each: every line is whole."""
+    path = tmp_path / "access.log"
+    app = AccessLogMiddleware(RecordingApp(), format="json", output=path)
+
+    def drive(worker: int) -> None:
+        for number in range(100):
+            call(app, environ("GET", f"/{worker}/{number}", user_agent="x" * (number * 17)))
+
+    children = []
+    for worker in range(4):
+        child = os.fork()
+        if child == 0:  # pragma: no cover  (measured in the parent only)
+            threads = [threading.Thread(target=drive, args=(worker * 10 + n,)) for n in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            os._exit(0)
+        children.append(child)
+    for child in children:
+        assert os.waitpid(child, 0)[1] == 0
+
+    lines = path.read_text().splitlines()
+    assert len({json.loads(line)["path"] for line in lines}) == len(lines) == 1600
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "apache"}, "format: expected one of 'common'"),
+        ({"sample": 2}, "sample: expected a share"),
+        ({"sample": True}, "sample: expected a share"),
+        ({"exclude": "/healthz"}, "exclude: expected a list"),
+        ({"exclude": ["healthz"]}, "exclude: expected a list of paths"),
+        ({"headers": ["Accept"]}, "headers: expected a format with room"),
+        ({"headers": ["a b"], "format": "json"}, "headers: expected a list of header names"),
+        ({"logger": 3}, "logger: expected a logger"),
+        ({"logger": "a", "output": "stderr"}, "output: expected no output"),
+        ({"output": "/no/such/folder/access.log"}, "output: expected a file that can be written"),
+        ({"output": 3}, "output: expected"),
+        ({"redact": "token"}, "redact: expected a list"),
+    ],
+)
+def test_refuses_wrong_options(options: dict[str, Any], message: str) -> None:
+    """When the stack is built, in one line."""
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        AccessLogMiddleware(RecordingApp(), **options)
