@@ -169,7 +169,7 @@ class Layer(_Frozen):
         use: str | Callable[..., Any],
         /,
         *,
-        id: str | None = None,  # noqa: A002 - the word of the stack file
+        id: str | None = None,
         when: When | Mapping[str, Iterable[str]] | None = None,
         **options: Any,
     ) -> None:
@@ -195,7 +195,7 @@ class Layer(_Frozen):
     def _make(
         cls,
         use: str,
-        id: str,  # noqa: A002
+        id: str,
         factory: Callable[..., Any],
         when: When | None,
         options: Mapping[str, Any],
@@ -215,7 +215,7 @@ class Layer(_Frozen):
     def _fill(
         self,
         use: str,
-        id: str,  # noqa: A002
+        id: str,
         factory: Callable[..., Any],
         when: When | None,
         options: Mapping[str, Any],
@@ -512,7 +512,7 @@ class Stack(_Frozen):
     def __len__(self) -> int:
         return len(self.layers)
 
-    def __getitem__(self, id: str) -> Layer:  # noqa: A002
+    def __getitem__(self, id: str) -> Layer:
         """Return the layer *id*, or ``sub-stack/id``.
 
         Raises:
@@ -521,14 +521,14 @@ class Stack(_Frozen):
         stack, name = self._locate(id)
         return next(layer for layer in stack.layers if layer.id == name)
 
-    def __contains__(self, id: object) -> bool:  # noqa: A002
+    def __contains__(self, id: object) -> bool:
         return any(id in (layer.full_id, layer) for stack in self.walk() for layer in stack.layers)
 
     def __repr__(self) -> str:
         inside = ", ".join([*(layer.id for layer in self.layers), self.application.use])
         return f"<Stack {self.name + ': ' if self.name else ''}{inside}>"
 
-    def _locate(self, id: str) -> tuple[Stack, str]:  # noqa: A002
+    def _locate(self, id: str) -> tuple[Stack, str]:
         """Return the stack that has the layer, and the layer's id in it."""
         name, slash, last = id.rpartition("/")
         for stack in self.walk():
@@ -550,9 +550,7 @@ class Stack(_Frozen):
             stack = stack._with(one, lambda layer: ())
         return stack._ready()
 
-    def replace(
-        self, id: str, /, *, when: When | Mapping[str, Iterable[str]] | None = None, **options: Any  # noqa: A002
-    ) -> Stack:
+    def replace(self, id: str, /, *, when: When | Mapping[str, Iterable[str]] | None = None, **options: Any) -> Stack:
         """Return the stack in which one layer has other options; those not named stay.
 
         Raises:
@@ -605,7 +603,7 @@ class Stack(_Frozen):
         """Return the same layers around another application."""
         return self._copy(self.layers, application=_application(app, self.name))._ready()
 
-    def _with(self, id: str, change: Callable[[Layer], tuple[Layer, ...]]) -> Stack:  # noqa: A002
+    def _with(self, id: str, change: Callable[[Layer], tuple[Layer, ...]]) -> Stack:
         """Return a stack, not built yet, in which *change* has replaced one layer."""
         stack, last = self._locate(id)
         layers = [new for layer in stack.layers for new in (change(layer) if layer.id == last else (layer,))]

@@ -28,6 +28,7 @@ __all__ = [
     "Converter",
     "Parameter",
     "Signature",
+    "Text",
     "describe",
     "is_external",
     "signature",
@@ -154,11 +155,16 @@ def _function(factory: Any, leading: int) -> tuple[types.FunctionType | None, in
     """Return the Python function behind a plain class or function; None where only inspect can tell."""
     if isinstance(factory, types.FunctionType) and not hasattr(factory, "__wrapped__"):
         return factory, leading
-    if type(factory) is type and factory.__new__ is object.__new__ and not hasattr(factory, "__signature__"):
+    if type(factory) is type and "__new__" not in _names(factory) and not hasattr(factory, "__signature__"):
         init: Any = factory.__init__
         if isinstance(init, types.FunctionType) and not hasattr(init, "__wrapped__"):
             return init, leading + 1
     return None, leading
+
+
+def _names(cls: type) -> set[str]:
+    """Names that the class and its bases, other than ``object``, define."""
+    return {name for base in cls.__mro__[:-1] for name in vars(base)}
 
 
 def _inspected(factory: Any, leading: int) -> Signature:
@@ -207,7 +213,7 @@ def _resolve(hint: Any, namespace: Mapping[str, Any]) -> Any:
         try:
             # The globals proper stay empty, so that each name passes through _Names.
             hint = eval(hint, {"__builtins__": {}}, _Names(namespace))  # noqa: S307 - source of an imported module
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever an annotation does, the option is merely untyped
             return Any
     return Any if hint is None else hint
 
@@ -293,7 +299,7 @@ def is_external(value: object) -> bool:
     return isinstance(value, dict) and value.keys() <= _EXTERNAL and len(value.keys() - {"default"}) > 0
 
 
-class _Text(str):
+class Text(str):
     """Text from outside the file: a number or a truth value may be written in it."""
 
     __slots__ = ()
@@ -340,7 +346,7 @@ class Converter:
 
     def option(self, parameter: Parameter, value: Any, path: tuple[str | int, ...] = ()) -> Any:
         """Return *value* for *parameter*, or :data:`BAD` once its mistakes are reported."""
-        if parameter.hint is Any and parameter.is_secret and isinstance(value, str) and not isinstance(value, _Text):
+        if parameter.hint is Any and parameter.is_secret and isinstance(value, str) and not isinstance(value, Text):
             return self._literal_secret(path)
         return self.convert(value, parameter.hint, path, secret=parameter.is_secret)
 
@@ -382,7 +388,7 @@ class Converter:
         return BAD
 
     def _refuse(self, value: Any, hint: Any, path: tuple[str | int, ...]) -> Any:
-        shown = "that text" if isinstance(value, _Text) else toml_text(value)
+        shown = "that text" if isinstance(value, Text) else toml_text(value)
         return self._bad(path, f"expected {describe(hint)}, not {shown}")
 
     def _literal_secret(self, path: tuple[str | int, ...]) -> Any:
@@ -430,7 +436,7 @@ class Converter:
             self._keep_secret(text)
         if "secret" in _marks(hint):
             return self._secret(text, hint, "insecure" if source == "insecure" else f"{source} {named}", path)
-        return self.convert(_Text(text), hint, path, secret=secret)
+        return self.convert(Text(text), hint, path, secret=secret)
 
     def _read(self, source: str, named: str, path: tuple[str | int, ...], has_default: bool) -> Any:
         """Return the text, None where it is absent and there is a default."""
@@ -462,7 +468,7 @@ class Converter:
             return made
         if any(get_origin(one) in (*_SEQUENCES, tuple) for one in _members(hint)):
             return [made]
-        return self.convert(_Text(text), hint, path, secret=True)
+        return self.convert(Text(text), hint, path, secret=True)
 
     # -- structure --
 
@@ -474,7 +480,7 @@ class Converter:
         if isinstance(value, list):
             items = [self.convert(inner, Any, (*path, i), secret=secret) for i, inner in enumerate(value)]
             return BAD if any(inner is BAD for inner in items) else items
-        if isinstance(value, _Text):
+        if isinstance(value, Text):
             return str(value)
         return value
 
@@ -486,7 +492,7 @@ class Converter:
                 continue
             mistakes: list[tuple[tuple[str | int, ...], str, str]] = []
             trial = Converter(
-                lambda *one, to=mistakes: to.append(one),  # type: ignore[misc]
+                lambda *one, to=mistakes: to.append(one),
                 folder=self._folder,
                 sub_stack=self._sub_stack,
                 names=self._names,
@@ -501,7 +507,7 @@ class Converter:
             if not mistakes:  # checked only, not resolved
                 return BAD
             attempts.append((member, mistakes))
-            if "secret" in _marks(member) and isinstance(value, str) and not isinstance(value, _Text):
+            if "secret" in _marks(member) and isinstance(value, str) and not isinstance(value, Text):
                 break
         # The mistakes of a member that took the value's shape say more than a list of all shapes.
         for member, mistakes in attempts:
@@ -514,9 +520,9 @@ class Converter:
     def _literal(self, value: Any, hint: Any, path: tuple[str | int, ...]) -> Any:
         choices = get_args(hint)
         for choice in choices:
-            if choice == value and (type(choice) is type(value) or isinstance(value, _Text)):
+            if choice == value and (type(choice) is type(value) or isinstance(value, Text)):
                 return choice
-            if isinstance(value, _Text) and not isinstance(choice, str) and str(choice).lower() == value.lower():
+            if isinstance(value, Text) and not isinstance(choice, str) and str(choice).lower() == value.lower():
                 return choice
         near = did_you_mean(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else ""
         return self._bad(path, f"expected {describe(hint)}, not {toml_text(value)}{near}")
@@ -546,7 +552,7 @@ class Converter:
         for key, inner in value.items():
             new_key = key
             if key_hint not in (str, Any):
-                new_key = self.convert(_Text(key), key_hint, (*path, key))
+                new_key = self.convert(Text(key), key_hint, (*path, key))
             new = self.convert(inner, value_hint, (*path, key), secret=secret)
             made[new_key if new_key is not BAD else key] = BAD if new_key is BAD else new
         return BAD if any(inner is BAD for inner in made.values()) else made
@@ -559,8 +565,8 @@ class Converter:
         made: dict[str, Any] = {}
         for key, inner in value.items():
             if key not in hints:
-                known = ", ".join(f"`{name}`" for name in hints)
-                made[key] = self._bad((*path, key), f"no key `{key}` here{did_you_mean(key, hints) or f'; there are {known}'}")
+                known = did_you_mean(key, hints) or "; there are " + ", ".join(f"`{name}`" for name in hints)
+                made[key] = self._bad((*path, key), f"no key `{key}` here{known}")
             else:
                 made[key] = self.convert(inner, hints[key], (*path, key), secret=secret)
         missing = sorted(hint.__required_keys__ - value.keys())
@@ -572,7 +578,7 @@ class Converter:
 
     def _marked(self, value: Any, kind: str, hint: Any, path: tuple[str | int, ...]) -> Any:
         if kind == "secret":
-            if isinstance(value, str) and not isinstance(value, _Text):
+            if isinstance(value, str) and not isinstance(value, Text):
                 return self._literal_secret(path)
             return self._refuse(value, hint, path)
         if kind == "reference":
@@ -587,7 +593,7 @@ class Converter:
         check: Callable[[str, Any], Any] | None = getattr(kinds, kind, None)
         if kind not in ("duration", "size", "cidr", "regex") or check is None:
             return self.convert(value, hint.__origin__, path)
-        if isinstance(value, _Text):
+        if isinstance(value, Text):
             value = _number(str(value)) if kind in ("duration", "size") else str(value)
         try:
             check("", value)
@@ -628,7 +634,7 @@ class Converter:
     # -- leaves --
 
     def _leaf(self, value: Any, hint: Any, path: tuple[str | int, ...]) -> Any:
-        if isinstance(value, _Text):
+        if isinstance(value, Text):
             value = _from_text(value, hint)
         if hint is str or hint is bytes:
             if isinstance(value, str):
@@ -653,7 +659,7 @@ class Converter:
         if isinstance(bare, type) and isinstance(value, bare):
             return value
         try:
-            return msgspec.convert(value, hint, strict=not isinstance(value, _Text))
+            return msgspec.convert(value, hint, strict=not isinstance(value, Text))
         except msgspec.ValidationError as error:
             message, _, at = str(error).partition(" - at `$")
             inner = tuple(int(i) if i else name for name, i in re.findall(r"\.([^.\[`]+)|\[(\d+)\]", at))
@@ -666,7 +672,7 @@ class Converter:
                 return found
         return self._bad(
             path,
-            f'expected a reference to an object of type {getattr(bare, "__name__", bare)}'
+            f"expected a reference to an object of type {getattr(bare, '__name__', bare)}"
             f' ("package.module:attribute"), not {toml_text(value)}',
         )
 
@@ -676,7 +682,7 @@ def _number(text: str) -> str | int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else text
 
 
-def _from_text(text: _Text, hint: Any) -> Any:
+def _from_text(text: Text, hint: Any) -> Any:
     """Read a number or a truth value out of text from outside."""
     if hint is bool:
         return _TRUTH.get(text.lower(), text)

@@ -169,5 +169,6 @@ def _syntax(message: str, text: str) -> tuple[int, int, str]:
         line, column, message = int(found[1]), int(found[2]), message[: found.start()]
     else:
         lines = text.replace("\r\n", "\n").split("\n")
-        line, column, message = len(lines), len(lines[-1]) + 1, message.removesuffix(_AT_END) + " at the end of the file"
+        line, column = len(lines), len(lines[-1]) + 1
+        message = message.removesuffix(_AT_END) + " at the end of the file"
     return line, column, f"not TOML: {message[:1].lower()}{message[1:]}"

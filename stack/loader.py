@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.stack.build import Application, Layer, Origin, Stack
 from lamella.stack.convert import BAD, REQUIRED, Converter, Parameter, Signature, signature
-from lamella.stack.document import Document, Raw, shown
+from lamella.stack.document import Raw, shown
 from lamella.stack.kernel.errors import ConfigError, LamellaError
 from lamella.stack.kernel.options import Secret
 from lamella.stack.plan import Body, Plan, RawLayer, make_plan
@@ -93,9 +93,8 @@ class Loader:
             if name and name not in self._used:
                 known = [raw.removeprefix("@") for raw in self._named_stacks() if raw[1:] not in self.plan.bodies]
                 hint = did_you_mean(name, known)
-                body.document.refuse_key(
-                    body.path, f"the sub-stack `{name}` is not used; name it somewhere as \"@{name}\"{hint}", "references"
-                )  # fmt: skip
+                message = f'the sub-stack `{name}` is not used; name it somewhere as "@{name}"{hint}'
+                body.document.refuse_key(body.path, message, "references")
             if name:
                 self._stack(name)
         for layer in self.plan.spare_layers:
@@ -154,7 +153,7 @@ class Loader:
         self._pending.pop()
         if application is None or len(layers) < len(body.layers):
             self._broken.add(name)
-        made = Stack._make(
+        stack = Stack._make(
             layers,
             application or Application("?", _stand_in("?"), stack=name),
             name=name,
@@ -163,8 +162,8 @@ class Loader:
             profile=self.profile,
             **more,
         )
-        self._stacks[name] = made
-        return made
+        self._stacks[name] = stack
+        return stack
 
     def _sub_stack(self, name: str) -> Stack | str | None:
         """Return a sub-stack for an option or an app; text where it would contain itself."""
@@ -184,6 +183,7 @@ class Loader:
             return None
         document, path, use = raw.document, raw.path, raw.value
         place = dict(zip(("line", "column"), document.value(path), strict=True))
+        target: Any
         if use.startswith("@"):
             target = self._stack_as_app(raw, use[1:])
         elif not self._import_apps and is_reference(use):
@@ -232,7 +232,7 @@ class Loader:
             return None
         try:
             made = factory(**options)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's code; reported with its place
             document.refuse(raw.path, f"{raw.value} raised {self._hidden(one_line(error))}", "build")
             return None
         if not callable(made):

@@ -299,7 +299,8 @@ def read_layer(
             document.refuse(layer.id_at, f"expected an id of letters, digits, _ and -, not {shown(table['id'])}")
             layer.id = ""
     elif layer.id and _ID.fullmatch(layer.id) is None:
-        document.refuse((*path, "use"), f"give the layer an `id` of letters, digits, _ and -: {shown(layer.id)} is none")
+        message = f"give the layer an `id` of letters, digits, _ and -: {shown(layer.id)} is none"
+        document.refuse((*path, "use"), message)
         layer.id = ""
     if "when" in table:
         layer.when = Raw(document, (*path, "when"), table["when"], profile)
@@ -309,7 +310,7 @@ def read_layer(
     return layer
 
 
-def find(bodies: dict[str, Body], id: str, stack: str = "") -> tuple[Body, int] | None:  # noqa: A002
+def find(bodies: dict[str, Body], id: str, stack: str = "") -> tuple[Body, int] | None:
     """Return the body and the index of a layer, by ``id`` or ``sub-stack/id``."""
     name, slash, last = id.rpartition("/")
     body = bodies.get(name if slash else stack)
@@ -319,7 +320,7 @@ def find(bodies: dict[str, Body], id: str, stack: str = "") -> tuple[Body, int] 
     return None
 
 
-def no_layer(bodies: dict[str, Body], id: str) -> str:  # noqa: A002
+def no_layer(bodies: dict[str, Body], id: str) -> str:
     """Say that no layer has this id, and which is near."""
     known = [layer.full_id for body in bodies.values() for layer in body.layers]
     elsewhere = [one for one in known if one.rpartition("/")[2] == id]
@@ -383,7 +384,7 @@ def _profiles(plan: Plan, chosen: str | None) -> None:
     if chosen is not None and chosen not in names:
         known = ", ".join(f"`{name}`" for name in names) or "none"
         hint = did_you_mean(chosen, names) or f"; there are {known}"
-        plan.main.refuse_key(("profile",) if "profile" in plan.main.data else (), f"no profile is called `{chosen}`{hint}")
+        plan.main.refuse_key(("profile",), f"no profile is called `{chosen}`{hint}")
     base = {name: body.copy() for name, body in plan.bodies.items()}
     for name, documents in names.items():
         bodies = plan.bodies if name == chosen else {key: body.copy() for key, body in base.items()}
@@ -420,9 +421,7 @@ def _apply(plan: Plan, bodies: dict[str, Body], document: Document, name: str, i
         plan.disabled += gone
 
 
-def _set_option(
-    plan: Plan, bodies: dict[str, Body], raw: Raw, layer_id: str, option: str, is_chosen: bool
-) -> None:
+def _set_option(plan: Plan, bodies: dict[str, Body], raw: Raw, layer_id: str, option: str, is_chosen: bool) -> None:
     """``"id.option" = value``."""
     document = raw.document
     found = find(bodies, layer_id)

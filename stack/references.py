@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from lamella.stack.problems import UnresolvedError, did_you_mean
 
@@ -34,7 +34,8 @@ __all__ = [
 ]
 
 _GROUP = "lamella.layers"
-_REFERENCE = re.compile(r"(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<attribute>[^\W\d]\w*(?:\.[^\W\d]\w*)*)(?P<call>\(\))?")
+_DOTTED = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
+_REFERENCE = re.compile(rf"(?P<module>{_DOTTED}):(?P<attribute>{_DOTTED})(?:\(\))?")
 _SHORT = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -109,18 +110,21 @@ def find_layer(use: str) -> Callable[..., Any]:
         UnresolvedError: There is none; the message says what there is.
     """
     if use.startswith("egg:"):
-        return _find_egg(use, ("paste.filter_app_factory", "paste.filter_factory"), PasteFilter, "filter")
+        egg: Callable[..., Any] = _find_egg(use, PasteFilter, "filter")
+        return egg
     if use.startswith("@"):
-        raise UnresolvedError(f"{use} is a sub-stack, which is an app; a layer is a short name, module:attribute or egg:")
+        raise UnresolvedError(f"{use} is a sub-stack, which is an app: mount it, or make it the app")
     if ":" in use:
-        return _callable(use, import_attribute(use), "a layer")
+        named: Callable[..., Any] = _callable(use, import_attribute(use), "a layer")
+        return named
     found = layer_class(use)
     if found is not None:
         return found
     for point in _entry_points(_GROUP):
         if point.name == use:
             try:
-                return _callable(use, point.load(), "a layer")
+                loaded: Callable[..., Any] = _callable(use, point.load(), "a layer")
+                return loaded
             except (Exception, SystemExit) as error:
                 raise UnresolvedError(_import_failure(point.value, error)) from error
     hint = did_you_mean(use, layer_names())
@@ -136,7 +140,7 @@ def find_app(use: str) -> Any:
         UnresolvedError: It cannot be found, or is not callable.
     """
     if use.startswith("egg:"):
-        return _find_egg(use, ("paste.app_factory",), PasteApp, "application")
+        return _find_egg(use, PasteApp, "application")
     if use.startswith("@"):
         raise UnresolvedError(f"no sub-stack is called `{use[1:]}`")
     if not is_reference(use):
@@ -237,7 +241,7 @@ class PasteFilter:
     __slots__ = ("factory", "group")
 
     #: The signature of *factory* begins with ``global_conf``, or with an app and ``global_conf``.
-    leading = {"paste.filter_app_factory": 2, "paste.filter_factory": 1}
+    leading: Final = {"paste.filter_app_factory": 2, "paste.filter_factory": 1}
 
     def __init__(self, factory: Callable[..., Any], group: str) -> None:
         self.factory = factory
@@ -245,7 +249,8 @@ class PasteFilter:
 
     @property
     def __name__(self) -> str:
-        return getattr(self.factory, "__name__", "filter")
+        name: str = getattr(self.factory, "__name__", "filter")
+        return name
 
     def __call__(self, app: Any, **options: Any) -> Any:
         local = {name: ini_text(name, value) for name, value in options.items()}
@@ -259,7 +264,8 @@ class PasteApp:
 
     __slots__ = ("factory", "group")
 
-    leading = {"paste.app_factory": 1}
+    #: The signature of *factory* begins with ``global_conf``.
+    leading: Final = {"paste.app_factory": 1}
 
     def __init__(self, factory: Callable[..., Any], group: str) -> None:
         self.factory = factory
@@ -286,8 +292,8 @@ def ini_text(option: str, value: object) -> str:
     raise ConfigError(option, value, "text, a number, true or false, or a list of them, for a PasteDeploy factory")
 
 
-def _find_egg(use: str, groups: tuple[str, ...], wrap: type, what: str) -> Any:
-    """Load ``egg:Dist#name`` from the first of *groups* that has it."""
+def _find_egg(use: str, wrap: type[PasteFilter] | type[PasteApp], what: str) -> Any:
+    """Load ``egg:Dist#name`` from the first group of *wrap* that has it."""
     from importlib.metadata import PackageNotFoundError, distribution, distributions
 
     name = use.removeprefix("egg:")
@@ -298,7 +304,7 @@ def _find_egg(use: str, groups: tuple[str, ...], wrap: type, what: str) -> Any:
     except (PackageNotFoundError, ValueError):
         hint = did_you_mean(project, (str(found.metadata["Name"]) for found in distributions()))
         raise UnresolvedError(f"no distribution `{project}` is installed{hint}") from None
-    for group in groups:
+    for group in wrap.leading:
         for point in points:
             if point.group != group or point.name != point_name:
                 continue
@@ -308,7 +314,7 @@ def _find_egg(use: str, groups: tuple[str, ...], wrap: type, what: str) -> Any:
                 raise UnresolvedError(_import_failure(point.value, error)) from error
             ours = getattr(factory, "lamella_layer", None)
             return _callable(use, ours if ours is not None else wrap(factory, group), "a factory")
-    known = [point.name for point in points if point.group in groups]
+    known = [point.name for point in points if point.group in wrap.leading]
     listed = ", ".join(f"`{one}`" for one in sorted(set(known))) or "none"
     hint = did_you_mean(point_name, known) or f"; it has {listed}"
-    raise UnresolvedError(f"{project} has no PasteDeploy {what} `{point_name}` in {' or '.join(groups)}{hint}")
+    raise UnresolvedError(f"{project} has no PasteDeploy {what} `{point_name}` in {' or '.join(wrap.leading)}{hint}")

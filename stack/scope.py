@@ -198,5 +198,3 @@ def _host_test(hosts: tuple[str, ...]) -> Callable[[WSGIEnvironment], bool]:
         return host in exact or (bool(suffixes) and host.endswith(suffixes))
 
     return in_hosts
-
-

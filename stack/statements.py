@@ -17,7 +17,16 @@ from lamella.stack.kernel.order import Inside, OrderRule, Outside
 from lamella.stack.problems import did_you_mean
 from lamella.stack.scanner import Path
 
-__all__ = ["Description", "Expectation", "Silence", "check_ids", "read_budget", "read_describe", "read_expects", "read_silences"]
+__all__ = [
+    "Description",
+    "Expectation",
+    "Silence",
+    "check_ids",
+    "read_budget",
+    "read_describe",
+    "read_expects",
+    "read_silences",
+]
 
 _REQUEST = re.compile(r"([!#$%&'*+.^_`|~0-9A-Z-]+) ((?:https?://[^/\s]+)?/\S*|\*)")
 _STATUS = re.compile(r"[1-5](?:[0-9]{2}|xx)")
@@ -44,7 +53,9 @@ class _Statement:
 class Expectation(_Statement):
     """One ``[[expect]]``: a request, and what must hold of its answer."""
 
-    __slots__ = ("absent", "body", "contains", "header", "headers", "json", "method", "name", "present", "status", "target")
+    __slots__ = (
+        "absent", "body", "contains", "header", "headers", "json", "method", "name", "present", "status", "target",
+    )  # fmt: skip
 
     #: Shown instead of the request, where given.
     name: str
@@ -183,7 +194,8 @@ def read_silences(document: Document, value: Any) -> list[Silence]:
         if "rule" in table:
             silence.rule = document.text((*path, "rule"), table["rule"], "the code of a rule")
             if silence.rule and _RULE.fullmatch(silence.rule) is None:
-                document.refuse((*path, "rule"), f'expected the code of a rule such as "L104", not {shown(silence.rule)}')
+                message = f'expected the code of a rule such as "L104", not {shown(silence.rule)}'
+                document.refuse((*path, "rule"), message)
         if "reason" in table:
             silence.reason = document.text((*path, "reason"), table["reason"], "a reason, in words")
         if "layer" in table:
