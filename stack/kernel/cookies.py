@@ -27,7 +27,7 @@ __all__ = [
     "set_cookie",
 ]
 
-#: Longest ``Set-Cookie`` value that every browser keeps (RFC 6265 section 6.1: 4096 bytes for name, value and attributes).
+#: Longest ``Set-Cookie`` value that every browser keeps (RFC 6265 section 6.1: 4096 bytes, attributes included).
 MAX_LINE: Final = 4096
 
 # What may stand in no cookie: a control character shows a broken or hostile sender.
@@ -185,7 +185,9 @@ class CookieFormat:
                 raise ConfigError(option, value, "true or false")
         same_site = _same_site(same_site)
         if same_site == "None" and not secure:
-            raise ConfigError("same_site", same_site, '"Lax" or "Strict" where secure is false: browsers drop the cookie')
+            raise ConfigError(
+                "same_site", same_site, '"Lax" or "Strict" where secure is false: browsers drop the cookie'
+            )
         if partitioned and not secure:
             raise ConfigError("partitioned", partitioned, "false where secure is false: browsers drop the cookie")
         _check_prefix(name, path, domain, secure)
@@ -216,7 +218,9 @@ class CookieFormat:
             ValueError: *value* has a character that no cookie can, or the line is over 4096 bytes.
         """
         if _COOKIE_VALUE.fullmatch(value) is None:
-            raise ValueError("a cookie value has no control characters, spaces, quotes, commas, semicolons, backslashes")
+            raise ValueError(
+                "a cookie value has no control characters, spaces, quotes, commas, semicolons, backslashes"
+            )
         line = f"{self.name}={value}{self.attributes}"
         if max_age is not None:
             line += f"; Max-Age={max_age:d}"

@@ -1,0 +1,251 @@
+"""Sessions in a database through SQLAlchemy Core: PostgreSQL, MariaDB, MySQL, SQLite and others.
+
+One table, one row for each session, its values in one JSON text. A commit replaces the row
+only if its version is the one it read (no transaction is held while an application works);
+where another request wrote in between, it reads again, merges by key and tries again.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from lamella.stack.kernel.errors import ConfigError, import_extra
+
+from ._session_json import decode, encode
+from ._session_store import Change, ConflictError, GoneError, PerProcess, Record, StoreDownError
+
+if TYPE_CHECKING:
+    from lamella.stack.kernel.keys import JSON
+
+__all__ = ["SQLStore"]
+
+T = TypeVar("T")
+
+# Seconds until a connection, and a place in the pool, is given up.
+_CONNECT_TIMEOUT, _POOL_TIMEOUT = 2, 5
+_STATEMENT_TIMEOUT = 5
+# A commit that meets other commits tries again; so often in a row is no coincidence.
+_ATTEMPTS = 200
+# Expired rows are looked for at most this often, in seconds, and this many are removed at once.
+_PURGE_EVERY, _PURGE_AT_ONCE = 60.0, 500
+
+
+class SQLStore:
+    """Keeps each record in one row of the table ``lamella_session``, which it creates.
+
+    Args:
+        url: As SQLAlchemy takes it. ``postgresql://`` and ``postgres://`` without a driver take the one installed.
+        clock: Seconds since the epoch.
+    """
+
+    single_process: str | None = None
+
+    def __init__(self, url: str, clock: Callable[[], float]) -> None:
+        self._sql: Any = import_extra("sqlalchemy", "sql")
+        try:
+            self._url = _with_driver(self._sql.make_url(url))
+            self._url.get_dialect()
+        except (self._sql.exc.ArgumentError, self._sql.exc.NoSuchModuleError) as error:
+            raise ConfigError("store", url.partition("://")[0] + "://…", f"a URL of a store ({error})") from None
+        self._clock = clock
+        self._table = _table(self._sql)
+        self._engine: PerProcess[Any] = PerProcess(self._connect)
+        self._next_purge = 0.0
+
+    def _connect(self) -> Any:
+        backend = self._url.get_backend_name()
+        options: dict[str, Any] = {}
+        arguments: dict[str, Any] = {}
+        if backend == "postgresql":
+            arguments["connect_timeout"] = _CONNECT_TIMEOUT
+            arguments["options"] = f"-c statement_timeout={_STATEMENT_TIMEOUT * 1000}"
+        elif backend in ("mysql", "mariadb"):
+            arguments["connect_timeout"] = _CONNECT_TIMEOUT
+        if backend != "sqlite":
+            options.update(pool_pre_ping=True, pool_timeout=_POOL_TIMEOUT, pool_recycle=1800)
+        # Each statement is a transaction of its own: what it does is decided by its WHERE.
+        engine = self._sql.create_engine(self._url, isolation_level="AUTOCOMMIT", connect_args=arguments, **options)
+        try:
+            self._table.metadata.create_all(engine)
+        except self._sql.exc.DBAPIError:
+            # Two processes that start at once both find no table, and one of them comes second.
+            if not self._sql.inspect(engine).has_table(self._table.name):
+                raise
+        return engine
+
+    def _ask(self, ask: Callable[[Any], T]) -> T:
+        """Ask with a connection of this process."""
+        try:
+            with self._engine().connect() as connection:
+                return ask(connection)
+        except (self._sql.exc.DBAPIError, self._sql.exc.TimeoutError, OSError) as error:
+            raise StoreDownError(f"SQL: {getattr(error, 'orig', None) or error}") from error
+
+    def _alive(self, key: str) -> Any:
+        return self._sql.and_(self._table.c.id == key, self._table.c.expires > self._clock())
+
+    def load(self, key: str) -> Record | None:
+        """Return the record, or None where there is none that lives."""
+        columns = self._table.c
+        query = self._sql.select(
+            columns.data, columns.version, columns.created, columns.expires, columns.permanent
+        ).where(self._alive(key))
+        row = self._ask(lambda connection: connection.execute(query).first())
+        if row is None:
+            return None
+        return Record(cast("dict[str, JSON]", decode(row[0])), row[1], row[2], row[3], bool(row[4]))
+
+    def create(self, key: str, record: Record) -> bool:
+        """Add a record; False where the key is taken."""
+        statement = self._table.insert().values(
+            id=key,
+            version=1,
+            created=record.created,
+            expires=record.expires,
+            permanent=int(record.permanent),
+            data=encode(record.data),
+        )
+
+        def insert(connection: Any) -> bool:
+            try:
+                connection.execute(statement)
+            except self._sql.exc.IntegrityError:
+                return False
+            return True
+
+        added = self._ask(insert)
+        now = self._clock()
+        if now >= self._next_purge:
+            self._next_purge = now + _PURGE_EVERY
+            self._purge(_PURGE_AT_ONCE)
+        return added
+
+    def commit(self, key: str, version: int, change: Change) -> None:
+        """Write the changed keys; again, where another commit came between."""
+        data = change.data
+        for attempt in range(_ATTEMPTS):
+            if self._replace(key, version, data, change):
+                return
+            if attempt:
+                time.sleep(random.uniform(0, 0.0005 * min(attempt, 20)))
+            record = self.load(key)
+            if record is None:
+                raise GoneError("the session is gone")
+            if change.strict and record.version != version:
+                raise ConflictError("the session was written by another request")
+            version = record.version
+            data = {name: value for name, value in record.data.items() if name not in change.dels}
+            data |= {name: change.data[name] for name in change.sets}
+        raise StoreDownError("SQL: one session is written by too many requests at once")
+
+    def _replace(self, key: str, version: int, data: dict[str, JSON], change: Change) -> bool:
+        statement = (
+            self._table.update()
+            .where(self._alive(key), self._table.c.version == version)
+            .values(
+                id=change.rename or key,
+                version=version + 1,
+                data=encode(data),
+                expires=change.expires,
+                permanent=int(change.permanent),
+            )
+        )
+        return bool(self._ask(lambda connection: connection.execute(statement).rowcount))
+
+    def delete(self, key: str) -> None:
+        """Remove the record, if it is there."""
+        statement = self._table.delete().where(self._table.c.id == key)
+        self._ask(lambda connection: connection.execute(statement))
+
+    def touch(self, key: str, expires: float) -> None:
+        """Let the record, if it is there, live until *expires*."""
+        statement = self._table.update().where(self._alive(key)).values(expires=expires)
+        self._ask(lambda connection: connection.execute(statement))
+
+    def purge(self) -> int:
+        """Remove expired records; return how many."""
+        removed = 0
+        while more := self._purge(_PURGE_AT_ONCE):
+            removed += more
+        return removed
+
+    def _purge(self, limit: int) -> int:
+        columns = self._table.c
+        now = self._clock()
+        # MySQL takes no LIMIT in a subquery of DELETE, so the names come first.
+        names = self._sql.select(columns.id).where(columns.expires <= now).limit(limit)
+
+        def delete(connection: Any) -> int:
+            expired = list(connection.execute(names).scalars())
+            if not expired:
+                return 0
+            statement = self._table.delete().where(columns.id.in_(expired), columns.expires <= now)
+            return int(connection.execute(statement).rowcount)
+
+        return self._ask(delete)
+
+    def count(self) -> int:
+        """Return how many records live."""
+        query = self._sql.select(self._sql.func.count()).where(self._table.c.expires > self._clock())
+        return int(self._ask(lambda connection: connection.execute(query).scalar()))
+
+    def acquire(self, key: str, holder: str, seconds: float) -> bool:
+        """Lock the record for *holder*; False where another holds it. A missing record needs no lock."""
+        now, columns = self._clock(), self._table.c
+        statement = (
+            self._table.update()
+            .where(columns.id == key, self._sql.or_(columns.lock_holder.is_(None), columns.lock_until <= now))
+            .values(lock_holder=holder, lock_until=now + seconds)
+        )
+        query = self._sql.select(columns.id).where(columns.id == key)
+
+        def lock(connection: Any) -> bool:
+            return bool(connection.execute(statement).rowcount) or connection.execute(query).first() is None
+
+        return self._ask(lock)
+
+    def release(self, key: str, holder: str) -> None:
+        """Unlock it, if *holder* still holds it."""
+        columns = self._table.c
+        statement = (
+            self._table.update()
+            .where(columns.id == key, columns.lock_holder == holder)
+            .values(lock_holder=None, lock_until=None)
+        )
+        self._ask(lambda connection: connection.execute(statement))
+
+    def close(self) -> None:
+        """Close this process's connections."""
+        engine = self._engine.take()
+        if engine is not None:
+            engine.dispose()
+
+
+def _with_driver(url: Any) -> Any:
+    """Name the PostgreSQL driver that is installed, where the URL names none."""
+    if url.drivername not in ("postgresql", "postgres"):
+        return url
+    for module, driver in (("psycopg", "psycopg"), ("psycopg2", "psycopg2"), ("pg8000", "pg8000")):
+        if find_spec(module) is not None:
+            return url.set(drivername=f"postgresql+{driver}")
+    import_extra("psycopg", "sql")
+    return url
+
+
+def _table(sql: Any) -> Any:
+    return sql.Table(
+        "lamella_session",
+        sql.MetaData(),
+        sql.Column("id", sql.String(64), primary_key=True),
+        sql.Column("version", sql.Integer, nullable=False),
+        sql.Column("created", sql.Double, nullable=False),
+        sql.Column("expires", sql.Double, nullable=False, index=True),
+        sql.Column("permanent", sql.Integer, nullable=False),
+        sql.Column("data", sql.Text(2**24 - 1), nullable=False),
+        sql.Column("lock_holder", sql.String(64)),
+        sql.Column("lock_until", sql.Double),
+    )
