@@ -12,6 +12,18 @@ from __future__ import annotations
 
 from .apps import RecordingApp
 from .client import Response, call, environ
+from .conformance import Probe, Report, assert_conforms, conformance
 from .lint import LintError, lint
 
-__all__ = ["LintError", "RecordingApp", "Response", "call", "environ", "lint"]
+__all__ = [
+    "LintError",
+    "Probe",
+    "RecordingApp",
+    "Report",
+    "Response",
+    "assert_conforms",
+    "call",
+    "conformance",
+    "environ",
+    "lint",
+]
