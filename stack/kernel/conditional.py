@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
     from .response import Headers
 
-__all__ = ["PRECONDITIONS", "evaluate", "has_precondition", "if_range_holds", "not_modified_headers", "parse_ranges"]
+__all__ = [
+    "PRECONDITIONS",
+    "evaluate",
+    "has_precondition",
+    "if_range_holds",
+    "not_modified_headers",
+    "parse_etag",
+    "parse_ranges",
+]
 
 #: Environ keys of the fields that make a request conditional, besides If-Range.
 PRECONDITIONS = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE")
@@ -96,6 +104,12 @@ def evaluate(environ: WSGIEnvironment, etag: ETag | None, last_modified: int | N
 def _date(text: str | None) -> int | None:
     """Read a date field that may be absent."""
     return parse_date(text.strip(" \t")) if text else None
+
+
+def parse_etag(text: str) -> ETag | None:
+    """Read an ETag field (section 8.8.3): one entity-tag; None where it is malformed."""
+    tags = parse_etags(text)
+    return tags[0] if tags is not None and len(tags) == 1 else None
 
 
 def if_range_holds(if_range: str, etag: ETag | None, last_modified: int | None) -> bool:

@@ -1,0 +1,656 @@
+"""Serve files: conditional, in ranges, precompressed, and none that lies outside the root.
+
+A path that names no file goes to the app inside. Sets ``lamella.static`` where there is a manifest.
+
+.. code-block:: toml
+
+    [[layer]]
+    use    = "static"
+    root   = "public"
+    prefix = "/static"
+
+Place it inside ``security_headers``, so that files carry its headers, and outside ``session``,
+so that no file costs a session or gets a cookie. What only some may see belongs inside the auth layer.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+from lamella.stack.kernel.environ import direct
+from lamella.stack.kernel.errors import ConfigError
+from lamella.stack.kernel.http import accepts, is_field_value, is_token
+from lamella.stack.kernel.keys import STATIC
+from lamella.stack.kernel.options import Duration, FilePath, Regex, Size, choice, duration, size, strings
+from lamella.stack.kernel.order import Inside, Outside
+from lamella.stack.kernel.paths import AmbiguousPathError, canonical_path, check_path
+from lamella.stack.kernel.response import Headers, answer, get_header, refuse, substitute
+from lamella.stack.kernel.static_urls import StaticUrls
+
+from ._static_answer import (
+    Choose,
+    Respond,
+    Sendfile,
+    answer_busy,
+    answer_method,
+    chooser,
+    places_of,
+    plain_answer,
+    responder,
+)
+from ._static_files import CODINGS, FileEntry, Loader, folder_signature_of, signature_of
+from ._static_listing import answer_listing, items_of
+from ._static_lookup import Roots, is_hidden, open_beneath, roots_of, scan
+from ._static_rules import Rules, header_rules, immutable_test
+from ._static_types import content_types
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = ["StaticMiddleware"]
+
+# Live mode asks the file system at each request, by timestamps; after so many seconds it looks with its own eyes.
+_BELIEVE_SECONDS = 1.0
+_MOST_ENTRIES = 4096
+
+
+class _Redirect(NamedTuple):
+    """The path under which the file is known."""
+
+    relative: str
+
+
+class _Listing(NamedTuple):
+    """A folder to be listed."""
+
+    relative: str
+
+
+_Target = FileEntry | _Redirect | _Listing
+
+
+class StaticMiddleware:
+    """Serve the files of a folder, and pass every other request on.
+
+    Args:
+        app: The application inside.
+        root: Folder, or several of which the first that has the file wins.
+            ``package:my.package/static`` is the folder ``static`` in the package ``my.package``.
+        prefix: Path below which the files are; ``/`` for the whole mount.
+        mode: ``live`` asks the file system at each request. ``immutable`` lists the files once, when
+            the stack is built, and keeps them in memory: for files that change only with the process.
+        index: Name of the file that stands for a folder, or several; empty for none.
+        listing: List folders without an index, as a page or as JSON.
+        fallback: File for navigations that nothing else answers (a single-page app): instead of the
+            404 of the app inside, with status 200.
+        symlinks: Follow links that lead to a place ``inside`` the root, ``all`` of them, or ``none``.
+        dotfiles: Serve names that begin with a dot; or the list of those to serve, such as ``.well-known``.
+        immutable: Names whose content never changes, as they have a hash in them: a regular
+            expression for the name or the path below the prefix, a callable that takes that path, or true for
+            the usual forms. Caches keep them for a year.
+        not_found: File for the 404 of paths below the prefix, with status 404.
+        clean_urls: Serve ``about.html`` as ``/about``, and redirect the long form to the short one.
+        headers: Header fields by pattern: ``*`` within a folder, ``**`` across; later ones win.
+        types: Media types by extension or whole name, besides the built-in table.
+        charset: Said of text types that name none; empty to say nothing.
+        max_age: How long caches may use a file without asking. Unset: ``no-cache`` in live mode, which
+            costs a 304, and a minute in immutable mode.
+        encodings: Content codings whose precompressed siblings are sent, best first.
+        sendfile: Let the front server send: ``x-accel-redirect`` (nginx) or ``x-sendfile`` (Apache, lighttpd).
+            Conditions, ranges and codings are its affair then.
+        sendfile_map: Folder to the internal address (nginx) or folder where the front server finds it.
+        manifest: What ``lamella static build`` wrote; gives ``lamella.static`` to the apps inside.
+        memory: Most bytes of small files to hold in memory; 0 holds none.
+        max_ranges: Most parts of one answer; a request for more gets the whole file.
+
+    Raises:
+        ConfigError: A root or a manifest is missing, or an option is malformed.
+    """
+
+    provides = (STATIC,)
+    requires = ()
+    order = (
+        Inside("security_headers", "L109", "files would lack the security headers"),
+        Outside("session", "L110", "every file would read the session and could get its cookie"),
+    )
+    streams = True
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        *,
+        root: FilePath | Sequence[FilePath],
+        prefix: str = "/",
+        mode: str = "live",
+        index: str | Sequence[str] = "index.html",
+        listing: bool = False,
+        fallback: str | None = None,
+        symlinks: str = "inside",
+        dotfiles: bool | Sequence[str] = False,
+        immutable: Regex | Callable[[str], bool] | bool | None = None,
+        not_found: str | None = None,
+        clean_urls: bool = False,
+        headers: Mapping[str, Mapping[str, str]] = {},
+        types: Mapping[str, str] = {},
+        charset: str = "utf-8",
+        max_age: Duration | None = None,
+        encodings: Sequence[str] = ("zstd", "br", "gzip"),
+        sendfile: str | None = None,
+        sendfile_map: Mapping[str, str] = {},
+        manifest: FilePath | None = None,
+        memory: Size = "32 MiB",
+        max_ranges: int = 64,
+    ) -> None:
+        roots = roots_of("root", root)
+        base = _prefix(prefix)
+        choice("mode", mode, ("live", "immutable"))
+        choice("symlinks", symlinks, ("none", "inside", "all"))
+        if charset and not (isinstance(charset, str) and is_token(charset)):
+            raise ConfigError("charset", charset, "a charset such as utf-8")
+        if isinstance(max_ranges, bool) or not isinstance(max_ranges, int) or max_ranges < 1:
+            raise ConfigError("max_ranges", max_ranges, "a number of parts, at least 1")
+        for flag, value in (("listing", listing), ("clean_urls", clean_urls)):
+            choice(flag, value, (True, False))
+        budget = _Budget(size("memory", memory))
+        rules = Rules(
+            content_types("types", types),
+            charset,
+            _cache_control(max_age, mode),
+            immutable_test("immutable", immutable),
+            header_rules("headers", headers),
+        )
+        codings = strings("encodings", encodings, CODINGS.__contains__, "zstd, br, gzip")
+        loader = Loader(symlinks, codings, rules, budget.take if mode == "immutable" else _always)
+        finder = _Finder(roots, loader, _names("index", index), bool(listing), bool(clean_urls), _visible(dotfiles))
+        inner = _providing(direct(app), base, manifest, mode)
+        choose = chooser()
+        miss = _missing(inner, finder, loader, _page("fallback", fallback), _page("not_found", not_found))
+        respond = responder(loader, choose, miss, max_ranges, _sendfile(sendfile, sendfile_map, roots))
+        send = _sender(base, finder, respond, miss)
+
+        if mode == "live":
+            self.wsgi_closure = _live(base, inner, finder, choose, respond, send, miss, budget)
+        else:
+            for option, page in (("fallback", fallback), ("not_found", not_found)):
+                if page and not isinstance(finder.find("/" + page.lstrip("/")), FileEntry):
+                    raise ConfigError(option, page, "a file in the root")
+            if base or miss is not inner:
+                miss = _canonical_only(miss)
+            self.wsgi_closure = _immutable(base, inner, finder, respond, send, miss, budget)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return self.wsgi_closure(environ, start_response)
+
+
+# --- the two modes ------------------------------------------------------------------------------
+
+
+def _live(
+    base: str,
+    inner: WSGIApplication,
+    finder: _Finder,
+    choose: Choose,
+    respond: Respond,
+    send: Callable[[_Target, WSGIEnvironment, StartResponse], Iterable[bytes]],
+    miss: WSGIApplication,
+    budget: _Budget,
+) -> WSGIApplication:
+    """Return the application that looks at each request."""
+    below = base + "/"
+    cut = len(base)
+    cache: dict[str, FileEntry] = {}
+    lock = threading.Lock()
+    clock = time.monotonic
+    stat = os.stat
+
+    def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path: str = environ.get("PATH_INFO", "")
+        if not path.startswith(below) and path != base:
+            return inner(environ, start_response)
+        entry = cache.get(path)
+        if entry is not None:
+            if clock() < entry.deadline and is_as_it_was(entry, environ):
+                return respond(entry, environ, start_response)
+            forget(path)
+        try:
+            canonical = canonical_path(environ)
+        except AmbiguousPathError as error:
+            return refuse(environ, start_response, error)
+        try:
+            target = finder.find(canonical[cut:])
+        except OSError:
+            return answer_busy(environ, start_response)
+        if target is None:
+            return miss(environ, start_response)
+        if type(target) is FileEntry:
+            if target.settled and finder.is_direct(target, canonical[cut:]):
+                remember(path, target)
+            return respond(target, environ, start_response)
+        return send(target, environ, start_response)
+
+    def is_as_it_was(entry: FileEntry, environ: WSGIEnvironment) -> bool:
+        """Tell whether the file, and the sibling that will be sent, are those that were read."""
+        identity = entry.identity
+        try:
+            found = stat(identity.path)
+            if signature_of(found) != identity.signature:
+                return False
+            accept_encoding = environ.get("HTTP_ACCEPT_ENCODING")
+            if accept_encoding is not None and finder.loader.codings:
+                if folder_signature_of(entry.folder) != entry.folder_signature:
+                    return False
+                if entry.codings:
+                    chosen = choose(entry, accept_encoding)
+                    if chosen is not None and chosen is not identity:
+                        return signature_of(stat(chosen.path)) == chosen.signature
+        except OSError:
+            return False
+        return True
+
+    def remember(path: str, entry: FileEntry) -> None:
+        entry.deadline = clock() + _BELIEVE_SECONDS
+        with lock:
+            if not budget.take(entry.held):
+                while cache and budget.limit >= entry.held:
+                    oldest = next(iter(cache))
+                    budget.give(cache.pop(oldest).held)
+                    if budget.take(entry.held):
+                        break
+                else:
+                    return
+            previous = cache.pop(path, None)
+            if previous is not None:
+                budget.give(previous.held)
+            cache[path] = entry
+            if len(cache) > _MOST_ENTRIES:
+                budget.give(cache.pop(next(iter(cache))).held)
+
+    def forget(path: str) -> None:
+        with lock:
+            entry = cache.pop(path, None)
+            if entry is not None:
+                budget.give(entry.held)
+
+    return wsgi_closure
+
+
+def _immutable(
+    base: str,
+    inner: WSGIApplication,
+    finder: _Finder,
+    respond: Respond,
+    send: Callable[[_Target, WSGIEnvironment, StartResponse], Iterable[bytes]],
+    miss: WSGIApplication,
+    budget: _Budget,
+) -> WSGIApplication:
+    """Return the application that knows every path from the start.
+
+    The table begins as bare names; what a path means is found out at its first request. So a
+    hundred thousand files cost their names only.
+    """
+    table: dict[str, Any] = finder.table(base)
+    below = base + "/"
+    cut = len(base)
+    unknown = object()
+
+    def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path: str = environ.get("PATH_INFO", "")
+        target = table.get(path, unknown)
+        if type(target) is FileEntry:
+            return respond(target, environ, start_response)
+        if target is unknown:
+            if path.startswith(below):
+                return miss(environ, start_response)
+            return inner(environ, start_response)
+        if target is None:
+            try:
+                found = finder.find(check_path(path)[cut:] if path else "")
+            except OSError:
+                return answer_busy(environ, start_response)
+            if found is None:
+                table.pop(path, None)
+                return miss(environ, start_response)
+            target = table[path]
+            if target is None:
+                target = table[path] = found
+            elif type(found) is FileEntry:  # another thread was faster
+                budget.give(found.held)
+        return send(target, environ, start_response)
+
+    return wsgi_closure
+
+
+def _canonical_only(miss: WSGIApplication) -> WSGIApplication:
+    """Refuse a path that can be read in two ways before anything else is tried."""
+
+    def checked(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            canonical_path(environ)
+        except AmbiguousPathError as error:
+            return refuse(environ, start_response, error)
+        return miss(environ, start_response)
+
+    return checked
+
+
+# --- what a path means --------------------------------------------------------------------------
+
+
+class _Finder:
+    """Finds what a path below the prefix means."""
+
+    def __init__(
+        self,
+        roots: Roots,
+        loader: Loader,
+        index: tuple[str, ...],
+        listing: bool,
+        clean_urls: bool,
+        visible: frozenset[str] | None,
+    ) -> None:
+        self.roots = roots
+        self.loader = loader
+        self.visible = visible
+        self._index = index
+        self._listing = listing
+        self._clean_urls = clean_urls
+
+    def find(self, relative: str) -> _Target | None:
+        """Return the file, redirect or listing for a canonical path below the prefix; None for a miss.
+
+        Raises:
+            OSError: The system cannot look now.
+        """
+        if is_hidden(relative, self.visible):
+            return None
+        if self._clean_urls:
+            short = self._short_form(relative)
+            if short is not None and self._file(relative) is not None:
+                return _Redirect(short)
+        if relative.endswith("/"):
+            for root in self.roots:
+                for name in self._index:
+                    entry = self.loader.load(root, relative + name)
+                    if entry is not None:
+                        return entry
+            return _Listing(relative) if self._listing and self._is_folder(relative) else None
+        if relative:
+            entry = self._file(relative) or (self._file(relative + ".html") if self._clean_urls else None)
+            if entry is not None:
+                return entry
+        if self._is_folder(relative + "/") and self.find(relative + "/") is not None:
+            return _Redirect(relative + "/")
+        return None
+
+    def _file(self, relative: str) -> FileEntry | None:
+        for root in self.roots:
+            entry = self.loader.load(root, relative)
+            if entry is not None:
+                return entry
+        return None
+
+    def _is_folder(self, relative: str) -> bool:
+        for root in self.roots:
+            descriptor = open_beneath(root, relative, self.loader.symlinks, folder=True)
+            if descriptor is not None:
+                os.close(descriptor)
+                return True
+        return False
+
+    def _short_form(self, relative: str) -> str | None:
+        """Return the clean form of a path that has another."""
+        folder, slash, name = relative.rpartition("/")
+        if name in self._index:
+            return folder + slash
+        return relative[:-5] if name.endswith(".html") and name != ".html" else None
+
+    def is_direct(self, entry: FileEntry, relative: str) -> bool:
+        """Tell whether no other file could come to stand for the path while this one is there."""
+        name = self._index[0] if relative.endswith("/") and self._index else ""
+        return entry.identity.root == self.roots[0] and entry.identity.relative == relative + name
+
+    def table(self, base: str) -> dict[str, _Target | None]:
+        """Return every path that may mean something, in WSGI form, its meaning still open."""
+        paths: dict[str, _Target | None] = {base: None, base + "/": None}
+        for root in self.roots:
+            for path, is_folder in scan(root, self.loader.symlinks, self.visible):
+                path = base + path
+                paths[path] = None
+                if is_folder:
+                    paths[path + "/"] = None
+                elif self._clean_urls and path.endswith(".html"):
+                    paths[path[:-5]] = None
+        return paths
+
+
+def _sender(
+    base: str, finder: _Finder, respond: Respond, miss: WSGIApplication
+) -> Callable[[_Target, WSGIEnvironment, StartResponse], Iterable[bytes]]:
+    """Return the function that answers with any target."""
+
+    def send(target: _Target, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if isinstance(target, FileEntry):
+            return respond(target, environ, start_response)
+        readable = environ["REQUEST_METHOD"] in ("GET", "HEAD")
+        if isinstance(target, _Redirect):
+            if readable:
+                return _redirect(environ, start_response, base, target.relative)
+            return miss(environ, start_response)
+        if not readable:
+            return answer_method(environ, start_response)
+        try:
+            canonical_path(environ)
+            items = items_of(finder.roots, target.relative, finder.loader.symlinks, finder.visible)
+        except AmbiguousPathError as error:
+            return refuse(environ, start_response, error)
+        except OSError:
+            return answer_busy(environ, start_response)
+        if items is None:
+            return miss(environ, start_response)
+        title = base.encode("latin-1").decode("utf-8", "replace") + target.relative
+        return answer_listing(environ, start_response, title, items, has_parent=target.relative != "/")
+
+    return send
+
+
+def _redirect(environ: WSGIEnvironment, start_response: StartResponse, base: str, relative: str) -> Iterable[bytes]:
+    """Answer 301 to another path of the same root, the query kept."""
+    try:
+        canonical_path(environ)  # also SCRIPT_NAME: "//" at its start would lead to another host
+    except AmbiguousPathError as error:
+        return refuse(environ, start_response, error)
+    mount: str = environ.get("SCRIPT_NAME", "") + base
+    location = quote(mount.encode("latin-1") + relative.encode("utf-8"))
+    query: str = environ.get("QUERY_STRING", "")
+    if query and is_field_value(query):
+        location += "?" + quote(query.encode("latin-1"), safe="!$&'()*+,;=:@/?%-._~[]")
+    headers = [("Location", location), ("X-Content-Type-Options", "nosniff")]
+    return answer(environ, start_response, "301 Moved Permanently", b"moved\n", headers)
+
+
+# --- misses -------------------------------------------------------------------------------------
+
+
+def _missing(
+    inner: WSGIApplication, finder: _Finder, loader: Loader, fallback: str | None, not_found: str | None
+) -> WSGIApplication:
+    """Return what answers a path that is no file: the app inside, and our pages for its 404s."""
+    if fallback is None and not_found is None:
+        return inner
+
+    def page(relative: str) -> FileEntry | None:
+        found = finder.find(relative)
+        return found if isinstance(found, FileEntry) else None
+
+    def miss(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return inner(environ, start_response)
+        request = environ.copy()
+
+        def choose(status: str, headers: Headers) -> WSGIApplication | None:
+            if not status.startswith("404"):
+                return None
+            for relative, new_status in ((fallback, "200 OK"), (not_found, "404 Not Found")):
+                if relative is None or not _is_for_people(request, headers, navigation=relative is fallback):
+                    continue
+                try:
+                    entry = page(relative)
+                except OSError:
+                    return answer_busy
+                if entry is not None:
+                    return _with_page(entry, new_status)
+            return None
+
+        def _with_page(entry: FileEntry, status: str) -> WSGIApplication:
+            def answer_page(_: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+                return plain_answer(loader, entry, status, request, start_response)
+
+            return answer_page
+
+        return substitute(inner, environ, start_response, choose)
+
+    return miss
+
+
+def _is_for_people(environ: WSGIEnvironment, headers: Headers, *, navigation: bool) -> bool:
+    """Tell whether a page may replace a 404 of the app inside.
+
+    A browser that goes to a page names ``text/html``. Others get the page as well, but not
+    instead of an API's JSON, and not for a missing script or image.
+    """
+    accept: str = environ.get("HTTP_ACCEPT", "")
+    if "html" in accept:
+        return accepts(accept, ("text/html",)) is not None
+    if accept and accepts(accept, ("text/html",)) is None:
+        return False
+    if "json" in (get_header(headers, "content-type") or ""):
+        return False
+    path: str = environ.get("PATH_INFO", "")
+    return not navigation or "." not in path.rpartition("/")[2]
+
+
+# --- options ------------------------------------------------------------------------------------
+
+
+class _Budget:
+    """Counts the bytes held in memory."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._held = 0
+        self._lock = threading.Lock()
+
+    def take(self, amount: int) -> bool:
+        """Reserve *amount* bytes; False where there are not so many."""
+        with self._lock:
+            if self._held + amount > self.limit:
+                return False
+            self._held += amount
+            return True
+
+    def give(self, amount: int) -> None:
+        """Give *amount* bytes back."""
+        with self._lock:
+            self._held -= amount
+
+
+def _always(amount: int) -> bool:
+    return True
+
+
+def _prefix(prefix: str) -> str:
+    """Return the prefix in WSGI form, without a slash at its end."""
+    expected = 'a path such as "/static"'
+    if not isinstance(prefix, str) or not prefix.startswith("/"):
+        raise ConfigError("prefix", prefix, expected)
+    base = prefix.rstrip("/")
+    try:
+        wsgi_form = base.encode("utf-8").decode("latin-1")
+        if base:
+            check_path(wsgi_form)
+    except (AmbiguousPathError, UnicodeEncodeError):
+        raise ConfigError("prefix", prefix, expected + ", decoded and without dot segments") from None
+    return wsgi_form
+
+
+def _names(option: str, value: str | Sequence[str]) -> tuple[str, ...]:
+    """Return file names, given as one or as several."""
+    names = (value,) if isinstance(value, str) else strings(option, value)
+    for name in names:
+        if "/" in name or "\\" in name or "\0" in name or name in (".", ".."):
+            raise ConfigError(option, name, "a file name")
+    return tuple(name for name in names if name)
+
+
+def _visible(dotfiles: bool | Sequence[str]) -> frozenset[str] | None:
+    """Return the dotfiles to serve; None for all of them."""
+    if isinstance(dotfiles, bool):
+        return None if dotfiles else frozenset()
+    return frozenset(strings("dotfiles", dotfiles, lambda name: name.startswith(".") and "/" not in name, "dotfiles"))
+
+
+def _page(option: str, value: str | None) -> str | None:
+    """Return the path of a page below the root."""
+    if value is None:
+        return None
+    relative = "/" + value.lstrip("/") if isinstance(value, str) else ""
+    try:
+        check_path(relative.encode("utf-8").decode("latin-1"))
+    except (AmbiguousPathError, UnicodeEncodeError):
+        raise ConfigError(option, value, "the path of a file below the root") from None
+    return relative
+
+
+def _cache_control(max_age: Duration | None, mode: str) -> str:
+    """Return the Cache-Control of files whose name has no hash.
+
+    Not ``public``: that would let a shared cache keep what only the bearer of a credential may see.
+    """
+    if max_age is None:
+        return "no-cache" if mode == "live" else "max-age=60"
+    seconds = int(duration("max_age", max_age))
+    return f"max-age={seconds}" if seconds else "no-cache"
+
+
+def _sendfile(kind: str | None, mapping: Mapping[str, str], roots: Roots) -> Sendfile | None:
+    """Return how the front server is told to send a file."""
+    if not isinstance(mapping, Mapping):
+        raise ConfigError("sendfile_map", mapping, "folders and where the front server finds them")
+    if kind is None:
+        if mapping:
+            raise ConfigError("sendfile_map", dict(mapping), "sendfile to be set as well")
+        return None
+    choice("sendfile", kind, ("x-accel-redirect", "x-sendfile"))
+    places = {}
+    for folder, place in mapping.items():
+        if not isinstance(place, str) or not place.startswith("/"):
+            raise ConfigError("sendfile_map", {folder: place}, "a place that starts with a slash")
+        places[os.path.abspath(folder)] = place
+    header = {"x-accel-redirect": "X-Accel-Redirect", "x-sendfile": "X-Sendfile"}[kind]
+    handed_over = Sendfile(header, places_of(places))
+    if kind == "x-accel-redirect":
+        for root in roots:
+            if not any((root + "/").startswith(folder + "/") for folder in places):
+                raise ConfigError("sendfile_map", dict(mapping), f"the internal address of {root}")
+    return handed_over
+
+
+def _providing(inner: WSGIApplication, base: str, manifest: FilePath | None, mode: str) -> WSGIApplication:
+    """Return *inner* with ``lamella.static`` set, where there is a manifest."""
+    if manifest is None:
+        return inner
+    if not isinstance(manifest, (str, os.PathLike)):
+        raise ConfigError("manifest", manifest, "a path")
+    urls = StaticUrls(base, os.path.abspath(manifest), reload=mode == "live")
+    key = STATIC.name
+
+    def providing(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        environ[key] = urls.at(environ.get("SCRIPT_NAME", ""))
+        return inner(environ, start_response)
+
+    return providing
