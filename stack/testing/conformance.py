@@ -143,7 +143,8 @@ class Report:
         parts = [f"{self.name}: {self}"]
         for result in self.failures:
             parts.append(
-                f"{result}\n  {result.rule.source}: {result.rule.sentence}\n" + textwrap.indent(result.reproduction, "  | ")
+                f"{result}\n  {result.rule.source}: {result.rule.sentence}\n"
+                + textwrap.indent(result.reproduction, "  | ")
             )
         return "\n\n".join(parts)
 
