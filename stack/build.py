@@ -58,28 +58,35 @@ class Origin:
     """Where the value of an option comes from.
 
     Args:
-        kind: ``default``, ``python``, ``file``, ``profile``, ``env``, ``secret file`` or ``insecure``.
-        detail: Name of the profile, of the variable or of the file.
+        kind: ``default``, ``python``, ``file``; ``env`` or ``insecure`` where the value is not in the
+            stack file itself, ``outside`` where it comes from another file or from several places.
+        detail: From where, such as ``env SHOP_KEY``.
+        profile: Name of the profile that sets it; empty outside of profiles.
         file: The stack file, where it stands in one.
         line: Counted from 1.
         column: Counted from 1.
     """
 
-    __slots__ = ("column", "detail", "file", "kind", "line")
+    __slots__ = ("column", "detail", "file", "kind", "line", "profile")
 
-    def __init__(self, kind: str, detail: str = "", file: str = "", line: int = 0, column: int = 0) -> None:
+    def __init__(
+        self, kind: str, detail: str = "", *, profile: str = "", file: str = "", line: int = 0, column: int = 0
+    ) -> None:
         self.kind = kind
         self.detail = detail
+        self.profile = profile
         self.file = file
         self.line = line
         self.column = column
 
     def __str__(self) -> str:
-        name = f"{self.kind} {self.detail}" if self.detail else self.kind
         if not self.file:
-            return name
+            return self.kind
         at = f"{self.file}:{self.line}"
-        return at if self.kind == "file" and not self.detail else f"{name} ({at})"
+        words = [f"profile {self.profile}"] if self.profile else []
+        if self.detail:
+            words.append(self.detail)
+        return f"{', '.join(words)} ({at})" if words else at
 
     def __repr__(self) -> str:
         return f"<Origin {self}>"
@@ -471,7 +478,7 @@ class Stack(_Frozen):
                 made = layer.factory(app, **options)
                 if not callable(made):
                     raise TypeError(f"{layer.use} made an object of type {type(made).__name__}, which cannot be called")
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if failed is None:
                     error.add_note(f"in the layer {layer.full_id!r} of the stack")
                     raise

@@ -41,7 +41,11 @@ BAD: Any = type("Bad", (), {"__repr__": lambda self: "BAD", "__slots__": ()})()
 REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED", "__slots__": ()})()
 
 _EXTERNAL = frozenset({"env", "file", "insecure", "default"})
-_LOOKS_SECRET = re.compile(r"secret|passw|token|(?:^|_)(?:api_?)?keys?$|credential", re.IGNORECASE)
+# How others name what must not be shown; what may not stand in the file either.
+_LITERAL_REFUSED = re.compile(
+    r"(?:.*_)?(?:secrets?|secret_?key|passw(?:or)?d|passphrase|(?:api|private|signing|encryption)_?key)", re.IGNORECASE
+)
+_MASKED = re.compile(_LITERAL_REFUSED.pattern + r"|(?:.*_)?(?:tokens?|credentials?)", re.IGNORECASE)
 _SEQUENCES = (
     list,
     collections.abc.Sequence,
@@ -75,8 +79,13 @@ class Parameter:
 
     @property
     def is_secret(self) -> bool:
-        """Tell whether the value is masked."""
-        return "secret" in self.kinds or (self.hint is Any and _LOOKS_SECRET.search(self.name) is not None)
+        """Tell whether the value is masked: by its mark, or where it has none by its name."""
+        return "secret" in self.kinds or (not self.kinds and _MASKED.fullmatch(self.name) is not None)
+
+    @property
+    def refuses_literals(self) -> bool:
+        """Tell whether text for it may not stand in a stack file, though it is not marked."""
+        return not self.kinds and _LITERAL_REFUSED.fullmatch(self.name) is not None and self.hint is not bool
 
 
 class Signature:
@@ -156,7 +165,7 @@ def _function(factory: Any, leading: int) -> tuple[types.FunctionType | None, in
     if isinstance(factory, types.FunctionType) and not hasattr(factory, "__wrapped__"):
         return factory, leading
     if type(factory) is type and "__new__" not in _names(factory) and not hasattr(factory, "__signature__"):
-        init: Any = factory.__init__
+        init: Any = type.__getattribute__(factory, "__init__")
         if isinstance(init, types.FunctionType) and not hasattr(init, "__wrapped__"):
             return init, leading + 1
     return None, leading
@@ -302,7 +311,15 @@ def is_external(value: object) -> bool:
 class Text(str):
     """Text from outside the file: a number or a truth value may be written in it."""
 
-    __slots__ = ()
+    #: Where it comes from, such as ``env PORT``; then it is not shown.
+    source = ""
+
+    @classmethod
+    def of(cls, text: str, source: str) -> Text:
+        """Return *text* from *source*."""
+        made = cls(text)
+        made.source = source
+        return made
 
 
 Report = Callable[["tuple[str | int, ...]", str, str], None]
@@ -346,7 +363,7 @@ class Converter:
 
     def option(self, parameter: Parameter, value: Any, path: tuple[str | int, ...] = ()) -> Any:
         """Return *value* for *parameter*, or :data:`BAD` once its mistakes are reported."""
-        if parameter.hint is Any and parameter.is_secret and isinstance(value, str) and not isinstance(value, Text):
+        if parameter.refuses_literals and isinstance(value, str) and value and not isinstance(value, Text):
             return self._literal_secret(path)
         return self.convert(value, parameter.hint, path, secret=parameter.is_secret)
 
@@ -378,6 +395,8 @@ class Converter:
         if _is_typed_dict(hint):
             return self._table(value, hint, path, secret)
         if origin is collections.abc.Callable or hint is collections.abc.Callable:
+            if isinstance(value, str) and not is_reference(value):
+                return self._refuse(value, hint, path)
             return self._reference(value, path)
         return self._leaf(value, hint, path)
 
@@ -388,8 +407,12 @@ class Converter:
         return BAD
 
     def _refuse(self, value: Any, hint: Any, path: tuple[str | int, ...]) -> Any:
-        shown = "that text" if isinstance(value, Text) else toml_text(value)
-        return self._bad(path, f"expected {describe(hint)}, not {shown}")
+        hint_text = ""
+        if isinstance(value, dict):
+            hint_text = next(filter(None, (did_you_mean(name, ("env", "file", "insecure")) for name in value)), "")
+        if "secret" in _marks(hint):
+            return self._bad(path, f"expected {describe(hint)}{hint_text}")
+        return self._bad(path, f"expected {describe(hint)}, not {_shown(value)}{hint_text}")
 
     def _literal_secret(self, path: tuple[str | int, ...]) -> Any:
         return self._bad(
@@ -431,12 +454,13 @@ class Converter:
             return BAD
         if text is None:
             return self.convert(value["default"], hint, (*path, "default"), secret=secret)
-        self._notice("insecure" if source == "insecure" else f"{source} {named}")
+        origin = "insecure" if source == "insecure" else f"{source} {named}"
+        self._notice(origin)
         if secret:
             self._keep_secret(text)
         if "secret" in _marks(hint):
-            return self._secret(text, hint, "insecure" if source == "insecure" else f"{source} {named}", path)
-        return self.convert(Text(text), hint, path, secret=secret)
+            return self._secret(text, hint, origin, path)
+        return self.convert(Text.of(text, origin), hint, path, secret=secret)
 
     def _read(self, source: str, named: str, path: tuple[str | int, ...], has_default: bool) -> Any:
         """Return the text, None where it is absent and there is a default."""
@@ -468,7 +492,7 @@ class Converter:
             return made
         if any(get_origin(one) in (*_SEQUENCES, tuple) for one in _members(hint)):
             return [made]
-        return self.convert(Text(text), hint, path, secret=True)
+        return self.convert(Text.of(text, source), hint, path, secret=True)
 
     # -- structure --
 
@@ -487,7 +511,8 @@ class Converter:
     def _union(self, value: Any, members: tuple[Any, ...], hint: Any, path: tuple[str | int, ...], secret: bool) -> Any:
         """The first member that takes the value, those with a mark first."""
         attempts = []
-        for member in sorted(members, key=_rank):
+        first = _is_typed_dict if isinstance(value, dict) else lambda hint: False
+        for member in sorted(members, key=lambda one: -1 if first(one) else _rank(one)):
             if member is type(None):
                 continue
             mistakes: list[tuple[tuple[str | int, ...], str, str]] = []
@@ -525,7 +550,7 @@ class Converter:
             if isinstance(value, Text) and not isinstance(choice, str) and str(choice).lower() == value.lower():
                 return choice
         near = did_you_mean(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else ""
-        return self._bad(path, f"expected {describe(hint)}, not {toml_text(value)}{near}")
+        return self._bad(path, f"expected {describe(hint)}, not {_shown(value)}{near}")
 
     def _list(self, value: Any, hint: Any, of: tuple[Any, ...], path: tuple[str | int, ...], secret: bool) -> Any:
         if not isinstance(value, list):
@@ -539,7 +564,7 @@ class Converter:
             made = self._list(value, hint, members[:1] or (Any,), path, secret)
             return made if made is BAD else tuple(made)
         if not isinstance(value, list) or len(value) != len(members):
-            return self._bad(path, f"expected a list of {len(members)} values, not {toml_text(value)}")
+            return self._bad(path, f"expected a list of {len(members)} values, not {_shown(value)}")
         pairs = enumerate(zip(value, members, strict=True))
         items = [self.convert(inner, member, (*path, i), secret=secret) for i, (inner, member) in pairs]
         return BAD if any(inner is BAD for inner in items) else tuple(items)
@@ -594,16 +619,22 @@ class Converter:
         if kind not in ("duration", "size", "cidr", "regex") or check is None:
             return self.convert(value, hint.__origin__, path)
         if isinstance(value, Text):
-            value = _number(str(value)) if kind in ("duration", "size") else str(value)
+            plain: str | int = _number(str(value)) if kind in ("duration", "size") else str(value)
+        else:
+            plain = value
         try:
-            check("", value)
+            check("", plain)
         except ConfigError as error:
-            return self._bad(path, f"expected {error.expected}, not {toml_text(value)}")
-        return value
+            return self._bad(path, f"expected {error.expected}, not {_shown(value)}")
+        return plain
 
     def _reference(self, value: Any, path: tuple[str | int, ...]) -> Any:
-        if not isinstance(value, str) or not is_reference(value):
-            return self._bad(path, f"expected {_WORDS['reference']}, not {toml_text(value)}")
+        if not isinstance(value, str):
+            return self._bad(path, f"expected {_WORDS['reference']}, not {_shown(value)}")
+        if ":" not in value:  # a word that the layer knows, such as "uuid4"
+            return str(value)
+        if not is_reference(value):
+            return self._bad(path, f"expected {_WORDS['reference']}, not {_shown(value)}")
         if not self._resolve:
             return BAD
         try:
@@ -612,8 +643,19 @@ class Converter:
             return self._bad(path, str(error), "references")
 
     def _app(self, value: Any, hint: Any, path: tuple[str | int, ...]) -> Any:
+        if isinstance(value, dict) and "app" in value:
+            # An app with what the layer does for it; the layer knows the other keys.
+            made = {key: self._untyped(inner, (*path, key), False) for key, inner in value.items() if key != "app"}
+            made["app"] = self._app(value["app"], hint, (*path, "app"))
+            return BAD if any(inner is BAD for inner in made.values()) else made
+        if isinstance(value, dict):
+            return self._bad(
+                path,
+                "lacks `app`, the app that is meant"
+                + next(filter(None, (did_you_mean(key, ["app"]) for key in value)), ""),
+            )
         if not isinstance(value, str) or not (value.startswith("@") or is_reference(value)):
-            return self._bad(path, f"expected {_WORDS['app']}, not {toml_text(value)}")
+            return self._bad(path, f"expected {_WORDS['app']}, not {_shown(value)}")
         if value.startswith("@"):
             if value[1:] not in self._names():
                 hint_text = did_you_mean(value[1:], self._names())
@@ -673,8 +715,15 @@ class Converter:
         return self._bad(
             path,
             f"expected a reference to an object of type {getattr(bare, '__name__', bare)}"
-            f' ("package.module:attribute"), not {toml_text(value)}',
+            f' ("package.module:attribute"), not {_shown(value)}',
         )
+
+
+def _shown(value: Any) -> str:
+    """Show a value on one line; what comes from outside the file by its source."""
+    if isinstance(value, Text) and value.source:
+        return f"the text of {value.source}"
+    return toml_text(value)
 
 
 def _number(text: str) -> str | int:

@@ -14,6 +14,8 @@ from lamella.stack.scanner import Path, Place, scan
 __all__ = ["Document", "Raw", "read"]
 
 _AT = re.compile(r" \(at line (\d+), column (\d+)\)\Z")
+# No option is a tenth as deep; Python's own stack ends at some hundreds.
+_DEPTH = 64
 _AT_END = " (at end of document)"
 
 
@@ -149,13 +151,17 @@ def read(file: str) -> Document:
         raise _failed(file, line, column, f"the file is not UTF-8: byte 0x{octet:02x} cannot stand here") from None
     try:
         data = tomllib.loads(text)
+        places = scan(text)
     except tomllib.TOMLDecodeError as error:
         raise _failed(file, *_syntax(str(error), text)) from None
     except RecursionError:
         raise _failed(file, 1, 1, "the values are nested too deeply") from None
     except ValueError as error:  # an integer of thousands of digits, a date that does not exist
         raise _failed(file, 1, 1, f"a value cannot be read: {error}") from None
-    return Document(file, data, scan(text))
+    if max(map(len, places), default=0) > _DEPTH:
+        deepest = min(place for path, place in places.items() if len(path) > _DEPTH)
+        raise _failed(file, deepest.line, deepest.column, "the values are nested too deeply")
+    return Document(file, data, places)
 
 
 def _failed(file: str, line: int, column: int, message: str) -> StackFileError:

@@ -64,7 +64,6 @@ class Loader:
         self._signatures: dict[str, Signature | None] = {}
         self._raws: dict[tuple[str, str], RawLayer] = {}
         self._secrets: set[str] = set()
-        self._broken: set[str] = set()
         self._more: list[Problem] = []
 
     @property
@@ -151,8 +150,6 @@ class Loader:
         application = self._application(name, body)
         layers = [made for raw in body.layers if (made := self._layer(raw)) is not None]
         self._pending.pop()
-        if application is None or len(layers) < len(body.layers):
-            self._broken.add(name)
         stack = Stack._make(
             layers,
             application or Application("?", _stand_in("?"), stack=name),
@@ -361,12 +358,10 @@ class Loader:
         )
         value = converter.option(parameter, raw.value)
         line, column = document.key(raw.path)
+        words = {source.partition(" ")[0] for source in sources} or {"file"}
+        kind = words.pop() if len(words) == 1 and (not sources or "file" not in words) else "outside"
         detail = ", ".join(dict.fromkeys(sources))
-        if detail:
-            kind, detail = ("profile", f"{raw.profile}, {detail}") if raw.profile else (detail, "")
-        else:
-            kind, detail = ("profile", raw.profile) if raw.profile else ("file", "")
-        return value, Origin(kind, detail, document.file, line, column)
+        return value, Origin(kind, detail, profile=raw.profile, file=document.file, line=line, column=column)
 
     def _check_spare(self, layer: RawLayer, option: str, raw: Raw) -> None:
         """Check what another profile would set; no variable and no file is looked at."""

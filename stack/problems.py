@@ -82,12 +82,12 @@ class UnresolvedError(LamellaError, LookupError):
     """A ``use`` names something that cannot be found or imported."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Return ``" (did you mean …?)"``, or nothing where no known word is near."""
     from difflib import get_close_matches
 
     names = sorted(set(known))
-    near = get_close_matches(word, names, 1, 0.6) or [
+    near = get_close_matches(word, names, 1, cutoff) or [
         name for name in names if name.lower().replace("-", "_") == word.lower().replace("-", "_")
     ]
     return f" (did you mean `{near[0]}`?)" if near else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -190,7 +191,7 @@ def _import_failure(module_name: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         if (module_name + ".").startswith(error.name + "."):
             parent, _, name = error.name.rpartition(".")
-            hint = did_you_mean(name, _siblings(parent))
+            hint = did_you_mean(name, _siblings(parent), 0.75)
             return f"no module named `{error.name}`{hint or _where(parent)}"
         return f"importing {module_name} failed: no module named `{error.name}`"
     return f"importing {module_name} raised {one_line(error)}"
@@ -200,6 +201,7 @@ def _where(parent: str) -> str:
     return "" if parent else "; is its folder on PYTHONPATH?"
 
 
+@cache
 def _siblings(parent: str) -> list[str]:
     """Names of the modules beside the one that was not found."""
     from pkgutil import iter_modules

@@ -118,7 +118,7 @@ def _list(scope: dict[str, Any], name: str, check: Callable[[str], bool], expect
         raise ConfigError(f"when.{name}", value, expected)
     items = tuple(value)
     if not items:
-        raise ConfigError(f"when.{name}", [], expected + ", not an empty one: the layer would never run")
+        raise ConfigError(f"when.{name}", [], expected + " (with an empty one the layer would never run)")
     for item in items:
         if not isinstance(item, str) or not check(item):
             raise ConfigError(f"when.{name}", item, expected)
