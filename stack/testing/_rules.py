@@ -712,9 +712,7 @@ def _in_step(trial: Trial, app: Any, given: list[bytes]) -> None:
     request = trial.request()
     body = trial.build(app)(request, lambda status, headers, exc_info=None: _ignore)
     try:
-        asked = 0
-        for _ in body:
-            asked += 1
+        for asked, _ in enumerate(body, 1):
             expect(len(given) <= asked, f"the app had given {len(given)} blocks when block {asked} came out")
     finally:
         getattr(body, "close", _ignore)()
@@ -853,7 +851,7 @@ def c13(trial: Trial) -> None:
             start_response("200 OK", list(TEXT))
             return list(blocks)
 
-        body = trial.build(app)(trial.request(), lambda status, headers, exc_info=None: _ignore)
+        body: Any = trial.build(app)(trial.request(), lambda status, headers, exc_info=None: _ignore)
         try:
             length = len(body)
         except TypeError:
@@ -999,12 +997,39 @@ def e2(trial: Trial) -> None:
 )
 def e3(trial: Trial) -> None:
     for late in (False, True):
-        app = RecordingApp(late=late)
+        app = _Bodies(late)
         answer = trial.serve(app, refuses=True)
         reached(app)
         expect(answer.error is not None, "the server's refusal vanished")
         expect(isinstance(answer.error, RefusedError), f"the server's refusal became {answer.error!r}")
-        expect(app.closed == (1 if late else 0), f"close() came {app.closed} times after the server's refusal")
+        closed = [body.closed for body in app.bodies]
+        expect(closed == [1] * len(closed), f"close() came {closed} times after the server's refusal")
+
+
+class _Bodies(RecordingApp):
+    """Keeps the bodies that it returned: where ``start_response`` raises at once, there is none."""
+
+    def __init__(self, late: bool) -> None:
+        super().__init__(late=late)
+        self.bodies: list[_CountsClose] = []
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        self.bodies.append(_CountsClose(super().__call__(environ, start_response)))
+        return self.bodies[-1]
+
+
+class _CountsClose:
+    """A body that counts its ``close()``."""
+
+    def __init__(self, body: Iterable[bytes]) -> None:
+        self.body = body
+        self.closed = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.body)
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 # --- F: threads and contexts --------------------------------------------------------------------
