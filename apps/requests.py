@@ -123,11 +123,13 @@ _STRICT: dict[type, type] = {GetDict: _Query, MultiDict: _Form, NoVars: _NoForm}
 
 
 def _strict(found: Any) -> Any:
-    """Make a missing key of WebOb's own dictionary a 400; the dictionary stays the one WebOb remembers."""
+    """Make a missing key of WebOb's own dictionary a 400; what the two hold stays the same."""
     kind = _STRICT.get(type(found))
-    if kind is not None:
-        found.__class__ = kind
-    return found
+    if kind is None:
+        return found
+    strict: Any = object.__new__(kind)
+    strict.__dict__ = found.__dict__
+    return strict
 
 
 def _refused(name: str) -> BadRequestError:

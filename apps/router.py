@@ -33,6 +33,7 @@ from lamella.stack.kernel.response import close as close_body
 
 from .requests import MissingKeyError, Request, safe_filename
 from .responses import (
+    Response,
     ResponseError,
     abort,
     content_disposition,
@@ -78,16 +79,16 @@ __all__ = [
     "send_file",
 ]
 
-#: WebOb's own; a view may return one.
-Response: Any = webob.Response
 # WebOb has no annotations.
 _exc: Any = webob.exc
 _request: Any = Request
+_response: Any = Response
 
 View: TypeAlias = Callable[..., Any]
 Hook = TypeVar("Hook", bound=Callable[..., Any])
 AnyView = TypeVar("AnyView", bound=Callable[..., Any])
 
+_NO_DEFAULTS: dict[str, Any] = {}
 _SLASHES = ("redirect", "strict", "ignore")
 _VIEW_METHODS = ("get", "head", "post", "put", "patch", "delete", "options", "trace", "query")
 _ROUTE = ROUTE.name
@@ -108,12 +109,8 @@ class _Scope:
         self.statuses: dict[int, View] = {}
 
     @property
-    def has_hooks(self) -> bool:
-        return bool(self.before or self.after or self.teardown)
-
-    @property
     def is_empty(self) -> bool:
-        return not (self.has_hooks or self.exceptions or self.statuses)
+        return not (self.before or self.after or self.teardown or self.exceptions or self.statuses)
 
 
 class Rule:
@@ -171,7 +168,10 @@ class Rule:
         self.defaults = defaults
         self.slashes = slashes
         self.scopes = scopes
-        self.has_hooks = any(scope.has_hooks for scope in scopes)
+        self.has_hooks = False
+        for scope in scopes:
+            if scope.before or scope.after or scope.teardown:
+                self.has_hooks = True
         self.names = compiled.names if host_pattern is None else host_pattern.names + compiled.names
 
     @property
@@ -223,6 +223,7 @@ class Router:
         self._domain = HostPattern(domain).source if domain is not None else None
         self._templates = _templates(templates)
         self._scope = _Scope()
+        self._scopes = (self._scope,)
         self._rules: list[Rule] = []
         self._names: dict[str, list[Rule]] = {}
         self._inclusions: list[_Inclusion] = []
@@ -230,7 +231,8 @@ class Router:
         self._hosted: list[tuple[HostPattern, Tree]] = []
         # The rules of paths without variables, for one lookup instead of a walk.
         self._literal: dict[str, dict[str, Rule]] = {}
-        self._allow: dict[frozenset[str], str] = {}
+        # SCRIPT_NAMEs that were found canonical: a handful, the mounts of the stack file.
+        self._mounts: set[str] = {""}
         self.wsgi_closure = self._closure()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -281,10 +283,10 @@ class Router:
             endpoint = getattr(view, "__name__", None) or type(view).__name__
         elif not isinstance(name, str) or not name or name.startswith(".") or name.endswith("."):
             raise ConfigError("name", name, "text that neither starts nor ends with a dot")
-        defaults = dict(defaults) if defaults else {}
+        defaults = dict(defaults) if defaults else _NO_DEFAULTS
         policy = self._slashes if slashes is None else _slash_policy(slashes)
         rule = Rule(
-            compiled, methods, endpoint, name is not None, view, call, host_pattern, defaults, policy, (self._scope,)
+            compiled, methods, endpoint, name is not None, view, call, host_pattern, defaults, policy, self._scopes
         )
         taken = set(defaults).intersection(rule.names) if defaults else None
         if taken:
@@ -382,7 +384,7 @@ class Router:
         other = tree.conflict(rule.compiled, rule.methods) if tree is not None else None
         if other is not None:
             raise AmbiguousRouteError(rule, other)
-        if len(set(rule.names)) != len(rule.names):
+        if rule.host_pattern is not None and len(set(rule.names)) != len(rule.names):
             raise ConfigError("pattern", repr(rule), "each name once, in host and path")
         if check_names and rule.is_named:
             for namesake in self._names.get(rule.endpoint, ()):
@@ -566,7 +568,7 @@ class Router:
 
     def _closure(self) -> Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]:
         """Return the application. All it refers to is filled later, when rules are added."""
-        literal, hosted, top = self._literal, self._hosted, self._tree.top
+        literal, hosted, top, mounts = self._literal, self._hosted, self._tree.top, self._mounts
         search, run, handle = self._search, self._run, self._handle
         new, new_tuple = object.__new__, tuple.__new__
 
@@ -574,7 +576,7 @@ class Router:
             # The quick way: what it accepts is canonical, because each literal is and each fast matcher
             # takes nothing else. Whatever it cannot decide is searched for on the canonical path.
             path: str = environ.get("PATH_INFO", "")
-            if environ.get("SCRIPT_NAME") or hosted or not path.isascii():
+            if hosted or environ.get("SCRIPT_NAME", "") not in mounts or not path.isascii():
                 return search(environ, start_response)
             methods = literal.get(path)
             values: list[Any] = []
@@ -593,7 +595,12 @@ class Router:
             rule = methods.get(environ.get("REQUEST_METHOD", "GET"))
             if rule is None:
                 return search(environ, start_response)
-            parameters = dict(zip(rule.names, values)) if values else {}  # noqa: B905 - as long as each other
+            if not values:
+                parameters: dict[str, Any] = {}
+            elif len(values) == 1:
+                parameters = {rule.names[0]: values[0]}
+            else:
+                parameters = dict(zip(rule.names, values))  # noqa: B905 - as long as each other
             if rule.defaults:
                 parameters = {**rule.defaults, **parameters}
             environ[_ROUTE] = new_tuple(Route, (rule.pattern, rule.endpoint, parameters))
@@ -617,12 +624,22 @@ class Router:
         """Find the rule on the canonical path, or answer that there is none."""
         try:
             path = canonical_path(environ)
-            trees = self._trees(environ)
+            trees = self._trees(environ) if self._hosted else ((self._tree, ()),)
         except BadRequestError as error:
             return refuse(environ, start_response, error)
         method: str = environ.get("REQUEST_METHOD", "GET")
+        script: str = environ.get("SCRIPT_NAME", "")
+        if script not in self._mounts and len(self._mounts) < 64:
+            self._mounts.add(script)
+        if path and not self._hosted:
+            only = self._tree.only(path)
+            if only is None:
+                return self._fail(method, "", environ, start_response)
+            if only is not ... and method not in only.methods:
+                only.allow = only.allow or _allow(only.methods)
+                return self._fail(method, only.allow, environ, start_response)
         allowed: set[str] = set()
-        if path or not environ.get("SCRIPT_NAME"):
+        if path or not script:
             for tree, values in trees:
                 for node, more in tree.find(path or "/"):
                     rule = node.methods.get(method)
@@ -642,21 +659,19 @@ class Router:
                         return self._redirect(other, environ, start_response)
                     else:
                         return self._serve(rule, values + more, environ, start_response)
-        return self._fail(method, allowed, environ, start_response)
+        return self._fail(method, _allow(allowed) if allowed else "", environ, start_response)
 
-    def _trees(self, environ: WSGIEnvironment) -> list[tuple[Tree, tuple[Any, ...]]]:
+    def _trees(self, environ: WSGIEnvironment) -> tuple[tuple[Tree, tuple[Any, ...]], ...]:
         """Return the trees for the request's host, best first, each with the values of its variables.
 
         Raises:
             BadRequestError: There are rules with hosts, and the request's is malformed.
         """
-        if not self._hosted:
-            return [(self._tree, ())]
         host = parse_host(environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""))
         if host is None:
             raise BadRequestError("the host is malformed")
         found = [(tree, pattern.match(host.host)) for pattern, tree in self._hosted]
-        return [*((tree, values) for tree, values in found if values is not None), (self._tree, ())]
+        return (*((tree, values) for tree, values in found if values is not None), (self._tree, ()))
 
     def _serve(
         self, rule: Rule, values: tuple[Any, ...], environ: WSGIEnvironment, start_response: StartResponse
@@ -683,22 +698,18 @@ class Router:
         return self._own(lambda request: answer, environ, start_response)
 
     def _fail(
-        self, method: str, allowed: set[str], environ: WSGIEnvironment, start_response: StartResponse
+        self, method: str, allow: str, environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes]:
         """Answer OPTIONS, or that there is nothing (404) or not with this method (405)."""
         error: Any
-        if not is_token(method):
+        if not (method.isalpha() and method.isascii()) and not is_token(method):
             return refuse(environ, start_response, BadRequestError("the method is malformed"))
-        if not allowed:
+        if not allow:
             if self._scope.is_empty:
                 start_response("404 Not Found", [*_NOT_FOUND])
                 return [b"404 Not Found\n"] if method != "HEAD" else [b""]
             error = _exc.HTTPNotFound()
         else:
-            names = frozenset(allowed)
-            allow = self._allow.get(names)
-            if allow is None:
-                allow = self._allow[names] = ", ".join(sorted(names | {"OPTIONS"}))
             if method == "OPTIONS":
                 options = (None, "204 No Content", {"Allow": allow})
                 return self._own(lambda request: options, environ, start_response)
@@ -769,6 +780,11 @@ class Router:
                 logging.getLogger(__name__).error("exception on %s %r", request.method, path, exc_info=error)
                 return handler(request, error)
         raise error
+
+
+def _allow(methods: Iterable[str]) -> str:
+    """Return the Allow field for *methods* (RFC 9110 section 10.2.1)."""
+    return ", ".join(sorted({*methods, "OPTIONS"}))
 
 
 _NOT_FOUND: Headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", "14")]
@@ -917,7 +933,7 @@ def _after(
 
     def start(status: str, headers: Headers, exc_info: Any = None, /) -> Callable[[bytes], object]:
         body: list[bytes] = []
-        response = Response(status=status, headerlist=list(headers), app_iter=body)
+        response = _response(status=status, headerlist=list(headers), app_iter=body)
         for hook in hooks:
             changed = hook(request, response)
             if (changed is not None and changed is not response) or response._app_iter is not body:

@@ -18,6 +18,7 @@ from lamella.stack.kernel.http import is_token, parse_host
 from lamella.stack.kernel.paths import AmbiguousPathError, check_path
 
 if TYPE_CHECKING:
+    from types import EllipsisType
     from uuid import UUID
 
 __all__ = [
@@ -439,7 +440,7 @@ class PatternCompiler:
 
     def __init__(self, converters: Mapping[str, type[Converter] | str] | None = None) -> None:
         self._converters: dict[str, type[Converter]] = dict(BUILTIN)
-        self._parts: dict[str, Segment] = {}
+        self._parts: dict[str, Part] = {}
         for name, converter in (converters or {}).items():
             self.register(name, converter)
 
@@ -471,28 +472,32 @@ class PatternCompiler:
         parts = self._parts
         segments = []
         names: tuple[str, ...] = ()
-        pieces = _split(source)
+        pieces = source[1:].split("/")
         last = len(pieces) - 1
         for number, text in enumerate(pieces):
-            segment = parts.get(text)
-            if segment is None:
-                segment = parts[text] = self._segment(source, text)
-            if segment.__class__ is Part:
-                names += segment.names
+            segment: Segment
+            if "<" in text or ">" in text:
+                part = parts.get(text)
+                if part is None:
+                    part = parts[text] = self._part(source, text)
+                names = names + part.names if names else part.names
+                segment = part
+            elif _PLAIN.fullmatch(text) is not None:
+                segment = text
             elif not text and number != last:
                 raise ConfigError("pattern", source, "no empty segments")
+            elif text and not _is_canonical(text):
+                raise ConfigError("pattern", source, "a path as it is decoded, with nothing that could be read twice")
+            else:
+                segment = text
             segments.append(segment)
         pattern = Pattern(source, tuple(segments), names)
         if len(names) > 1:
             pattern.check()
         return pattern
 
-    def _segment(self, source: str, text: str) -> Segment:
-        """Compile one segment."""
-        if "<" not in text and ">" not in text:
-            if text and not _is_canonical(text):
-                raise ConfigError("pattern", source, "a path as it is decoded, with nothing that could be read twice")
-            return text
+    def _part(self, source: str, text: str) -> Part:
+        """Compile one segment that has variables."""
         literals: list[str] = []
         converters: list[tuple[tuple[object, ...], Converter]] = []
         names: list[str] = []
@@ -543,11 +548,6 @@ class PatternCompiler:
         return (kind, *positional, *sorted(named.items())), converter
 
 
-def _split(source: str) -> list[str]:
-    """Split a pattern at slashes."""
-    return source[1:].split("/")
-
-
 def _arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
     """Read ``a,b`` or ``min=1,signed=true``."""
     positional: list[Any] = []
@@ -573,6 +573,9 @@ def _literal(text: str) -> Any:
     return text.strip("'\"")
 
 
+_EMPTY: dict[str, Any] = {}
+
+
 class Node:
     """One place in the tree.
 
@@ -583,17 +586,20 @@ class Node:
         edges: Parts and where they lead, by rank.
         tails: Parts that take several segments, what follows them, and where they lead; by rank.
         methods: The rules that end here, by method.
+        allow: The Allow field for them.
     """
 
-    __slots__ = ("child", "edges", "fast", "literals", "methods", "tails")
+    __slots__ = ("allow", "child", "edges", "fast", "literals", "methods", "tails")
 
     def __init__(self) -> None:
-        self.literals: dict[str, Node] = {}
+        # Shared and empty until there is something: most of ten thousand nodes are leaves.
+        self.literals: dict[str, Node] = _EMPTY
         self.fast: Callable[[str], Any] = _never
         self.child: Node | None = None
-        self.edges: list[tuple[Part, Node]] = []
-        self.tails: list[tuple[Part, tuple[Segment, ...], Node]] = []
-        self.methods: dict[str, Any] = {}
+        self.edges: tuple[tuple[Part, Node], ...] = ()
+        self.tails: tuple[tuple[Part, tuple[Segment, ...], Node], ...] = ()
+        self.methods: dict[str, Any] = _EMPTY
+        self.allow = ""
 
 
 class Tree:
@@ -607,10 +613,13 @@ class Tree:
     def __init__(self) -> None:
         self.root = Node()
         self.top = Node()
-        self.top.literals[""] = self.root
+        self.top.literals = {"": self.root}
 
     def conflict(self, pattern: Pattern, methods: tuple[str, ...]) -> Any | None:
         """Return a rule that matches what *pattern* with *methods* matches, with the same rank; or None."""
+        first = pattern.segments[0] if pattern.segments else ""
+        if first.__class__ is str and first not in self.root.literals:
+            return None
         for node in _rivals(self.root, pattern.segments or ("",), 0):
             for method in methods:
                 other = node.methods.get(method)
@@ -630,18 +639,48 @@ class Tree:
             if segment.__class__ is str:
                 child = node.literals.get(segment)
                 if child is None:
-                    child = node.literals[segment] = Node()
+                    child = Node()
+                    if node.literals is _EMPTY:
+                        node.literals = {}
+                    node.literals[segment] = child
                 node = child
             elif segment.multi:  # type: ignore[union-attr]
                 node = _tail(node, segment, segments[number + 1 :])  # type: ignore[arg-type]
                 break
             else:
                 node = _edge(node, segment)  # type: ignore[arg-type]
+        if node.methods is _EMPTY:
+            node.methods = {}
         for method in methods:
             node.methods[method] = rule
         if "GET" in methods:
             node.methods.setdefault("HEAD", rule)
+        node.allow = ""
         return node
+
+    def only(self, path: str) -> Node | None | EllipsisType:
+        """Find the one place where a canonical *path* can end, where that is told without a search.
+
+        Returns:
+            The place; None where nothing matches, with or without a slash at the end; ``...`` where
+            a search must tell.
+        """
+        node = self.top
+        for segment in path.split("/"):
+            child = node.literals.get(segment)
+            if node.tails:
+                return ...
+            if child is None:
+                edges = node.edges
+                if not edges:
+                    return None if segment else ...
+                if len(edges) > 1 or node.fast(segment) is None:
+                    return ...
+                child = node.child
+            elif node.edges:
+                return ...
+            node = child  # type: ignore[assignment]
+        return node if node.methods else ...
 
     def find(self, path: str) -> Iterator[tuple[Node, tuple[Any, ...]]]:
         """Yield the places where a canonical *path* ends, best first, each with the values of its variables."""
@@ -654,8 +693,8 @@ def _edge(node: Node, part: Part) -> Node:
         if other.key == part.key:
             return child
     child = Node()
-    node.edges.append((part, child))
-    node.edges.sort(key=lambda edge: edge[0].rank)
+    edge = (part, child)
+    node.edges = tuple(sorted((*node.edges, edge), key=lambda edge: edge[0].rank)) if node.edges else (edge,)
     first, node.child = node.edges[0]
     node.fast = first.fast
     return child
@@ -668,8 +707,7 @@ def _tail(node: Node, part: Part, after: tuple[Segment, ...]) -> Node:
         if _tail_key(other, rest) == key:
             return child
     child = Node()
-    node.tails.append((part, after, child))
-    node.tails.sort(key=lambda tail: _tail_rank(tail[0], tail[1]))
+    node.tails = tuple(sorted((*node.tails, (part, after, child)), key=lambda tail: _tail_rank(tail[0], tail[1])))
     return child
 
 
