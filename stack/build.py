@@ -477,7 +477,7 @@ class Stack(_Frozen):
                 options = {name: _built_value(value, around) for name, value in layer.options.items()}
                 made = layer.factory(app, **options)
                 if not callable(made):
-                    raise TypeError(f"{layer.use} made an object of type {type(made).__name__}, which cannot be called")
+                    raise ConfigError("use", made, "a layer that returns a WSGI application")
             except (Exception, SystemExit) as error:
                 if failed is None:
                     error.add_note(f"in the layer {layer.full_id!r} of the stack")

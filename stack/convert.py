@@ -261,6 +261,8 @@ def _describe(hint: Any) -> Iterator[str]:
             yield from _describe(member)
     elif origin is Literal:
         yield "one of " + ", ".join(toml_text(value) for value in get_args(hint) if value is not None)
+    elif origin is tuple and Ellipsis not in get_args(hint):
+        yield f"a list of {len(get_args(hint))} values"
     elif origin in _SEQUENCES or origin in _SETS or origin is tuple:
         inner = [member for member in get_args(hint) if member is not Ellipsis]
         yield f"a list of {_plural(inner[0])}" if inner and inner[0] is not Any else "a list"
@@ -322,14 +324,15 @@ class Text(str):
         return made
 
 
-Report = Callable[["tuple[str | int, ...]", str, str], None]
+Report = Callable[["tuple[str | int, ...]", str, str, bool], None]
 
 
 class Converter:
     """Makes values of a stack file fit the annotations of one layer's options.
 
     Args:
-        report: Called with path below the option, message and phase, for each mistake.
+        report: Called for each mistake with its path below the option, message and phase, and
+            whether the key is wrong rather than the value.
         folder: What relative paths are relative to.
         sub_stack: Returns the sub-stack of a name; None where it has mistakes of its own; text
             that says why it cannot stand here.
@@ -402,8 +405,8 @@ class Converter:
 
     # -- mistakes --
 
-    def _bad(self, path: tuple[str | int, ...], message: str, phase: str = "types") -> Any:
-        self._report(path, message, phase)
+    def _bad(self, path: tuple[str | int, ...], message: str, phase: str = "types", *, key: bool = False) -> Any:
+        self._report(path, message, phase, key)
         return BAD
 
     def _refuse(self, value: Any, hint: Any, path: tuple[str | int, ...]) -> Any:
@@ -432,7 +435,9 @@ class Converter:
 
     def _external(self, value: dict[str, Any], hint: Any, path: tuple[str | int, ...], secret: bool) -> Any:
         for name in value.keys() - _EXTERNAL:
-            self._bad((*path, name), f"a value from outside has no key `{name}`{did_you_mean(name, _EXTERNAL)}")
+            self._bad(
+                (*path, name), f"a value from outside has no key `{name}`{did_you_mean(name, _EXTERNAL)}", key=True
+            )
         sources = sorted(value.keys() & {"env", "file", "insecure"})
         if len(sources) > 1:
             return self._bad(path, "one of env, file and insecure, not several: " + ", ".join(sources))
@@ -444,9 +449,9 @@ class Converter:
         if not isinstance(named, str) or (not named and source != "insecure") or "\0" in named:
             return self._bad((*path, source), f"expected text, not {toml_text(named)}")
         if secret and "default" in value:
-            return self._bad((*path, "default"), "a secret has no default")
+            return self._bad((*path, "default"), "a secret has no default", key=True)
         if source == "insecure" and not secret:
-            return self._bad((*path, source), "insecure is for secrets; write the value itself")
+            return self._bad((*path, source), "insecure is for secrets; write the value itself", key=True)
         if not self._resolve:
             return BAD
         text = self._read(source, named, (*path, source), "default" in value)
@@ -515,7 +520,7 @@ class Converter:
         for member in sorted(members, key=lambda one: -1 if first(one) else _rank(one)):
             if member is type(None):
                 continue
-            mistakes: list[tuple[tuple[str | int, ...], str, str]] = []
+            mistakes: list[tuple[tuple[str | int, ...], str, str, bool]] = []
             trial = Converter(
                 lambda *one, to=mistakes: to.append(one),
                 folder=self._folder,
@@ -532,13 +537,13 @@ class Converter:
             if not mistakes:  # checked only, not resolved
                 return BAD
             attempts.append((member, mistakes))
-            if "secret" in _marks(member) and isinstance(value, str) and not isinstance(value, Text):
+            if first(member) or ("secret" in _marks(member) and type(value) is str):
                 break
         # The mistakes of a member that took the value's shape say more than a list of all shapes.
         for member, mistakes in attempts:
-            if _is_definite(member, value, mistakes, path):
-                for where, message, phase in mistakes:
-                    self._report(where, message, phase)
+            if len(attempts) == 1 or _is_definite(member, value, mistakes, path):
+                for mistake in mistakes:
+                    self._report(*mistake)
                 return BAD
         return self._refuse(value, hint, path)
 
@@ -591,7 +596,7 @@ class Converter:
         for key, inner in value.items():
             if key not in hints:
                 known = did_you_mean(key, hints) or "; there are " + ", ".join(f"`{name}`" for name in hints)
-                made[key] = self._bad((*path, key), f"no key `{key}` here{known}")
+                made[key] = self._bad((*path, key), f"no key `{key}` here{known}", key=True)
             else:
                 made[key] = self.convert(inner, hints[key], (*path, key), secret=secret)
         missing = sorted(hint.__required_keys__ - value.keys())
@@ -774,7 +779,7 @@ def _rank(hint: Any) -> int:
 
 def _is_definite(member: Any, value: Any, mistakes: list[Any], path: tuple[str | int, ...]) -> bool:
     """Tell whether *member* took the shape of the value and only its contents are wrong."""
-    if any(len(where) > len(path) or phase != "types" for where, _, phase in mistakes):
+    if any(len(where) > len(path) or phase != "types" for where, _, phase, _ in mistakes):
         return True
     if "lacks" in mistakes[0][1] and isinstance(value, dict):
         return True

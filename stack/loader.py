@@ -343,8 +343,9 @@ class Loader:
         document = raw.document
         sources: list[str] = []
 
-        def report(path: Path, message: str, phase: str) -> None:
-            document.refuse((*raw.path, *path), f"{parameter.name}: {self._hidden(message)}", phase)
+        def report(path: Path, message: str, phase: str, key: bool) -> None:
+            refuse = document.refuse_key if key else document.refuse
+            refuse((*raw.path, *path), f"{parameter.name}: {self._hidden(message)}", phase)
 
         converter = Converter(
             report,

@@ -97,7 +97,7 @@ def from_text(parameter: Parameter, text: object, folder: str = "") -> Any:
             return None
         found: list[str] = []
         converter = Converter(
-            lambda path, message, phase, to=found: to.append(message),  # type: ignore[misc]
+            lambda path, message, phase, key, to=found: to.append(message),  # type: ignore[misc]
             folder=os.path.abspath(folder),
         )
         made = converter.convert(value, parameter.hint, (), secret=parameter.is_secret)
