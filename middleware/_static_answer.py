@@ -209,10 +209,21 @@ def _send_ranges(
     status = "206 Partial Content"
     segments: list[bytes | tuple[int, int]]
     headers = representation.headers.copy()
+    body = representation.body
+    if body is None and size <= SMALL:
+        try:
+            body = loader.read(representation)
+        except OSError:
+            return answer_busy(environ, start_response)
+        if body is None:
+            return again(entry, environ, start_response)
     if len(ranges) == 1:
         start, stop = ranges[0]
         headers[0] = ("Content-Length", str(stop - start))
         headers.append(("Content-Range", f"bytes {start}-{stop - 1}/{size}"))
+        if body is not None:
+            start_response(status, headers)
+            return [body[start:stop]]
         segments = [(start, stop)]
     else:
         parts = multipart(headers, size, ranges, secrets.token_hex(12))
@@ -220,7 +231,6 @@ def _send_ranges(
             status, segments = "200 OK", [(0, size)]
         else:
             headers, segments = parts
-    body = representation.body
     if body is not None:
         start_response(status, headers)
         return [b"".join([part if isinstance(part, bytes) else body[part[0] : part[1]] for part in segments])]
@@ -247,18 +257,17 @@ def _send_file(
         start_response("200 OK", representation.headers.copy())
         return [b""]
     try:
+        if representation.size <= SMALL:
+            body = loader.read(representation)
+            if body is None:
+                return again(entry, environ, start_response)
+            start_response("200 OK", representation.headers.copy())
+            return [body]
         file = loader.open(representation)
     except OSError:
         return answer_busy(environ, start_response)
     if file is None:
         return again(entry, environ, start_response)
-    if representation.size <= SMALL:
-        with file:
-            body = file.read(SMALL + 1)
-        if len(body) != representation.size:
-            return again(entry, environ, start_response)
-        start_response("200 OK", representation.headers.copy())
-        return [body]
     start_response("200 OK", representation.headers.copy())
     wrapper = environ.get("wsgi.file_wrapper")
     if wrapper is not None:

@@ -13,7 +13,7 @@ from lamella.stack.kernel.conditional import not_modified_headers
 from lamella.stack.kernel.http import ETag, format_date
 from lamella.stack.kernel.response import Headers, add_vary, set_header
 
-from ._static_lookup import open_beneath
+from ._static_lookup import open_again, open_beneath
 from ._static_rules import Rules
 
 __all__ = [
@@ -181,14 +181,37 @@ class Loader(NamedTuple):
         return entry
 
     def open(self, representation: Representation) -> io.FileIO | None:
-        """Open the file again to send it; None where it is no longer the same."""
-        descriptor = open_beneath(representation.root, representation.relative, self.symlinks)
+        """Open the file again to send it; None where it is no longer the same.
+
+        Raises:
+            OSError: The system cannot open it now.
+        """
+        descriptor = self._reopen(representation)
+        return None if descriptor is None else io.FileIO(descriptor, "rb")
+
+    def read(self, representation: Representation) -> bytes | None:
+        """Read a small file again; None where it is no longer the same.
+
+        Raises:
+            OSError: The system cannot open it now.
+        """
+        descriptor = self._reopen(representation)
         if descriptor is None:
             return None
-        file = io.FileIO(descriptor, "rb")
+        try:
+            body = os.read(descriptor, SMALL + 1)
+        finally:
+            os.close(descriptor)
+        return body if len(body) == representation.size else None
+
+    def _reopen(self, representation: Representation) -> int | None:
+        """Open the file, if it still is the very one that was found to lie where it may."""
+        descriptor = open_again(representation.path)
+        if descriptor is None:
+            return None
         if signature_of(os.fstat(descriptor)) == representation.signature:
-            return file
-        file.close()
+            return descriptor
+        os.close(descriptor)
         return None
 
     def _represent(self, root: str, relative: str, coding: str, named: str) -> Representation | None:

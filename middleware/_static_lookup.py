@@ -19,7 +19,7 @@ from functools import lru_cache
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.paths import AmbiguousPathError, check_path
 
-__all__ = ["Roots", "is_hidden", "open_beneath", "opens_inside", "roots_of", "scan"]
+__all__ = ["Roots", "is_hidden", "open_again", "open_beneath", "opens_inside", "roots_of", "scan"]
 
 # Windows opens a device under these names in every folder, with any extension, stream or trailing
 # space (NUL, con.txt, COM¹, NUL::$DATA). Refused everywhere, so that a stack behaves alike on every
@@ -159,6 +159,20 @@ def open_beneath(root: str, relative: str, symlinks: str, *, folder: bool = Fals
     finally:
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def open_again(path: str) -> int | None:
+    """Open a file that has been open before; None where it is gone. The caller compares the two.
+
+    Raises:
+        OSError: The system cannot open it now.
+    """
+    try:
+        return os.open(path, _FLAGS)
+    except OSError as error:
+        if error.errno in _BUSY:
+            raise
+        return None
 
 
 def opens_inside(descriptor: int, root: str, relative: str, symlinks: str) -> bool:

@@ -179,9 +179,8 @@ class StaticMiddleware:
             for option, page in (("fallback", fallback), ("not_found", not_found)):
                 if page and not isinstance(finder.find("/" + page.lstrip("/")), FileEntry):
                     raise ConfigError(option, page, "a file in the root")
-            if base or miss is not inner:
-                miss = _canonical_only(miss)
-            self.wsgi_closure = _immutable(base, inner, finder, respond, send, miss, budget)
+            outside = inner if miss is inner else _below_only(base, inner, miss)
+            self.wsgi_closure = _immutable(base, finder, respond, send, outside, budget)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         return self.wsgi_closure(environ, start_response)
@@ -202,6 +201,7 @@ def _live(
 ) -> WSGIApplication:
     """Return the application that looks at each request."""
     below = base + "/"
+    below_length = len(below)
     cut = len(base)
     cache: dict[str, FileEntry] = {}
     lock = threading.Lock()
@@ -209,8 +209,11 @@ def _live(
     stat = os.stat
 
     def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        path: str = environ.get("PATH_INFO", "")
-        if not path.startswith(below) and path != base:
+        try:
+            path: str = environ["PATH_INFO"]
+        except KeyError:  # PEP 3333: an empty variable may be absent
+            path = ""
+        if path[:below_length] != below and path != base:
             return inner(environ, start_response)
         entry = cache.get(path)
         if entry is not None:
@@ -281,7 +284,6 @@ def _live(
 
 def _immutable(
     base: str,
-    inner: WSGIApplication,
     finder: _Finder,
     respond: Respond,
     send: Callable[[_Target, WSGIEnvironment, StartResponse], Iterable[bytes]],
@@ -290,23 +292,23 @@ def _immutable(
 ) -> WSGIApplication:
     """Return the application that knows every path from the start.
 
+    A path that is not in the table, as it stands, is no file, so an ambiguous one never means one.
     The table begins as bare names; what a path means is found out at its first request. So a
     hundred thousand files cost their names only.
     """
     table: dict[str, Any] = finder.table(base)
-    below = base + "/"
     cut = len(base)
-    unknown = object()
 
     def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        path: str = environ.get("PATH_INFO", "")
-        target = table.get(path, unknown)
+        try:
+            path: str = environ["PATH_INFO"]
+        except KeyError:  # PEP 3333: an empty variable may be absent
+            path = ""
+        if path not in table:
+            return miss(environ, start_response)
+        target = table.get(path)
         if type(target) is FileEntry:
             return respond(target, environ, start_response)
-        if target is unknown:
-            if path.startswith(below):
-                return miss(environ, start_response)
-            return inner(environ, start_response)
         if target is None:
             try:
                 found = finder.find(check_path(path)[cut:] if path else "")
@@ -315,27 +317,30 @@ def _immutable(
             if found is None:
                 table.pop(path, None)
                 return miss(environ, start_response)
-            target = table[path]
+            target = table.setdefault(path, found)
             if target is None:
                 target = table[path] = found
-            elif type(found) is FileEntry:  # another thread was faster
+            elif target is not found and type(found) is FileEntry:  # another thread was faster
                 budget.give(found.held)
         return send(target, environ, start_response)
 
     return wsgi_closure
 
 
-def _canonical_only(miss: WSGIApplication) -> WSGIApplication:
-    """Refuse a path that can be read in two ways before anything else is tried."""
+def _below_only(base: str, inner: WSGIApplication, miss: WSGIApplication) -> WSGIApplication:
+    """Return what answers a path that is not in the table: *miss* below the prefix, else *inner*."""
+    below = base + "/"
 
-    def checked(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def outside(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if not environ.get("PATH_INFO", "").startswith(below):
+            return inner(environ, start_response)
         try:
             canonical_path(environ)
         except AmbiguousPathError as error:
             return refuse(environ, start_response, error)
         return miss(environ, start_response)
 
-    return checked
+    return outside
 
 
 # --- what a path means --------------------------------------------------------------------------

@@ -31,6 +31,7 @@ PRECONDITIONS = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_MATCH"
 
 # Section 14.1.1: int-range = first-pos "-" [ last-pos ], suffix-range = "-" suffix-length
 _RANGE_SPEC = re.compile(r"([0-9]*)-([0-9]*)")
+_SINGLE_RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{0,18})")
 # More digits than any file has bytes; int() itself refuses over 4300 of them.
 _MOST_DIGITS = 18
 _HUGE = 10**_MOST_DIGITS
@@ -140,6 +141,13 @@ def parse_ranges(text: str, size: int, *, limit: int = 64) -> list[tuple[int, in
         malformed, an empty representation, or a request that costs more than the whole:
         over *limit* ranges, more than two that overlap, or more bytes than there are.
     """
+    single = _SINGLE_RANGE.fullmatch(text)
+    if single is not None and size:  # what nearly every client sends
+        first, last_text = int(single[1]), single[2]
+        last = int(last_text) if last_text else _HUGE
+        if last < first:
+            return None
+        return [(first, last + 1 if last < size else size)] if first < size else []
     unit, equals, specs = text.partition("=")
     if not equals or unit.strip(" \t").lower() != "bytes" or size == 0:
         return None
