@@ -1,0 +1,1 @@
+"""A small real site, and an existing Flask app beside it, assembled by ``stack.toml``."""
