@@ -209,7 +209,8 @@ def _traceback_html(words: str, error: BaseException) -> str:
     own = [index for index, step in enumerate(steps) if _is_own(step)]
     unfolded = {0, *own[:2]}
     frames = "".join(_frame_html(step, index in unfolded) for index, step in enumerate(steps))
-    return f"<h2>{escape(title)}</h2>{frames}"
+    kind = ' class="message"' if words else ""
+    return f"<h2{kind}>{escape(title)}</h2>{frames}"
 
 
 def _is_own(step: _Step) -> bool:

@@ -29,6 +29,7 @@ main { max-width: 34rem; margin: 18vh auto 2rem; padding: 0 1.5rem }
 main.wide { max-width: 66rem; margin-top: 2.5rem }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .6rem; overflow-wrap: anywhere }
 h2 { font-size: .8rem; letter-spacing: .06em; text-transform: uppercase; color: var(--soft); margin: 2.2rem 0 .6rem }
+h2.message { text-transform: none; letter-spacing: 0; font-size: 1rem; color: var(--ink); overflow-wrap: anywhere }
 p { margin: 0 0 .8rem }
 .code { color: var(--soft); font-size: 4rem; line-height: 1; font-weight: 700; margin: 0 0 1rem }
 .soft { color: var(--soft); font-size: .875rem; overflow-wrap: anywhere }
