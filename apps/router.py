@@ -842,7 +842,7 @@ def _class_view(view: type, methods: Iterable[str] | None) -> tuple[View, tuple[
 
 
 def _check_parameters(rule: Rule) -> None:
-    """Refuse a view that does not take what its rule gives, or needs what it does not give."""
+    """Refuse a view that does not take what its rule gives. What it lacks, a prefix may still bring."""
     view = rule.view
     code = getattr(view, "__code__", None)
     if code is None or hasattr(view, "__wrapped__"):
@@ -854,10 +854,6 @@ def _check_parameters(rule: Rule) -> None:
         for name in given:
             if name not in known:
                 raise ConfigError("view", rule.endpoint, f"a view that takes {name!r}, for {rule.pattern}")
-    required = code.co_varnames[skip : code.co_argcount - len(view.__defaults__ or ())]
-    for name in required:
-        if name not in given:
-            raise ConfigError("view", rule.endpoint, f"a rule that gives {name!r}, unlike {rule.pattern}")
 
 
 def _included(rule: Rule, inclusion: _Inclusion) -> Rule:
