@@ -21,6 +21,7 @@ COMMANDS = {
     "run": ("run", "Serve a stack file."),
     "check": ("check", "Check a stack file completely, without serving it."),
     "show": ("show", "Draw the pipeline, every option with its origin."),
+    "routes": ("routes", "List the routes of every router in the stack."),
     "new": ("new", "Start a new project."),
 }
 

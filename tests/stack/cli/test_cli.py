@@ -30,6 +30,9 @@ STACK = """lamella = 1
 use = "app:application"
 
 [[layer]]
+use = "edge"
+
+[[layer]]
 use = "request_id"
 
 [[layer]]
@@ -101,7 +104,7 @@ def test_check_is_content_with_a_good_file(project: Path) -> None:
     """It counts the layers and exits with 0."""
     done = lamella(project, "check")
 
-    assert (done.returncode, done.stdout) == (0, "stack.toml: 2 layers\n")
+    assert (done.returncode, done.stdout) == (0, "stack.toml: 3 layers\n")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +113,7 @@ def test_check_is_content_with_a_good_file(project: Path) -> None:
         pytest.param("lamella = 1", "lamella = ", 2, "stack.toml:1:", id="syntax"),
         pytest.param("origins", "orgins", 3, "did you mean `origins`?", id="types"),
         pytest.param('"request_id"', '"requestid"', 4, "did you mean `request_id`?", id="references"),
-        pytest.param("https://shop.example", "shop.example", 6, "stack.toml:11:12: ", id="build"),
+        pytest.param("https://shop.example", "shop.example", 6, "stack.toml:14:12: ", id="build"),
         pytest.param('"app:application"', '"app:aplication"', 4, "stack.toml:4:7: ", id="app"),
     ],
 )
@@ -137,7 +140,7 @@ def test_check_prints_json(project: Path) -> None:
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     """Neither a traceback nor silence."""
-    for command in ("check", "show", "run"):
+    for command in ("check", "show", "run", "routes"):
         done = lamella(tmp_path, command)
         assert done.returncode != 0
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
@@ -149,7 +152,7 @@ def test_show_draws_the_pipeline(project: Path) -> None:
 
     assert shown.index("request_id") < shown.index("cors") < shown.index("app:application")
     assert "when paths /api/*" in shown
-    assert 'origins = ["https://shop.example"]  stack.toml:11' in shown
+    assert 'origins = ["https://shop.example"]  stack.toml:14' in shown
     assert "max_age" not in shown
     assert "max_age" in lamella(project, "show", "--all").stdout
 
@@ -158,8 +161,37 @@ def test_show_prints_json(project: Path) -> None:
     """The same as data, defaults included."""
     told = json.loads(lamella(project, "show", "--json").stdout)
 
-    assert [layer["id"] for layer in told["layers"]] == ["request_id", "cors"]
-    assert told["layers"][1]["options"][0]["origin"] == "stack.toml:11"
+    assert [layer["id"] for layer in told["layers"]] == ["edge", "request_id", "cors"]
+    assert told["layers"][2]["options"][0]["origin"] == "stack.toml:14"
+
+
+def test_routes_lists_every_router(project: Path) -> None:
+    """The app's own, and those of mounted apps, Flask's among them, under their prefixes."""
+    (project / "app.py").write_text(
+        """
+from flask import Flask
+from lamella.apps.router import Router
+
+application = Router()
+application.add("/notes/<int:id>", lambda request, id: "", name="note", methods=["GET", "PUT"])
+old = Flask(__name__)
+old.add_url_rule("/users/<name>", "user", lambda name: name)
+
+def plain(environ, start_response):
+    start_response("204 No Content", [])
+    return []
+""",
+        encoding="utf-8",
+    )
+    mounts = '\n[[layer]]\nuse = "dispatch"\nmounts = { "/old" = "app:old", "/plain" = "app:plain" }\n'
+    (project / "stack.toml").write_text(STACK + mounts, encoding="utf-8")
+
+    rows = json.loads(lamella(project, "routes", "--json").stdout)
+    shown = lamella(project, "routes").stdout
+
+    told = {(row["pattern"], tuple(row["methods"])) for row in rows}
+    assert {("/notes/<int:id>", ("GET", "PUT")), ("/old/users/<name>", ("GET",)), ("/plain/…", ())} <= told
+    assert "/old/users/<name>" in shown
 
 
 def test_a_wrong_command_gets_a_suggestion(tmp_path: Path) -> None:
@@ -210,7 +242,7 @@ def test_reload_keeps_the_old_stack_while_the_new_one_is_broken(project: Path, s
     assert server.get() == "first version"
 
     (project / "stack.toml").write_text(STACK + "\n[[layer]]\nuse = 'no_such_layer'\n", encoding="utf-8")
-    server.wait_for("stack.toml:15:7: ")
+    server.wait_for("stack.toml:18:7: ")
     assert server.get() == "first version"
 
     (project / "app.py").write_text(APP.replace("first", "second"), encoding="utf-8")
