@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from lamella.stack.kernel.cookies import MAX_LINE, CookieFormat, cookie_finder
 from lamella.stack.kernel.errors import import_extra
 from lamella.stack.kernel.signing import (
-    SIGNATURE_LENGTH,
     decode_base64url,
     derive_key,
     encode_base64url,
@@ -88,14 +87,8 @@ def signing(secrets: Sequence[bytes], name: str) -> Sealing:
         return f"{payload}.{sign(payload.encode()).decode()}"
 
     def unseal(value: str) -> tuple[str, int] | None:
-        if len(value) <= SIGNATURE_LENGTH + 1 or not value.isascii():
-            return None
-        octets = value.encode()
-        payload = octets[: -SIGNATURE_LENGTH - 1]
-        if octets[-SIGNATURE_LENGTH - 1] != 46:  # "."
-            return None
-        number = verify(payload, octets[-SIGNATURE_LENGTH:])
-        if number < 0:
+        payload, dot, signature = value.encode("latin-1", "replace").rpartition(b".")
+        if not dot or (number := verify(payload, signature)) < 0:
             return None
         try:
             return a2b_base64(payload.translate(_FROM_URL) + _PAD[len(payload) % 4]).decode(), number
@@ -153,6 +146,10 @@ class CookieBackend:
         self._cookie = cookie
         self._seal, self._unseal = sealing
         self._lifetime = lifetime
+        # In milliseconds, as in the cookie.
+        self._idle = lifetime.idle * 1000
+        self._absolute = float("inf") if lifetime.absolute is None else lifetime.absolute * 1000
+        self._refresh = lifetime.refresh * 1000
         self._max_bytes = max_bytes
         self._clock = clock
         self._find = cookie_finder(cookie.name)
@@ -176,24 +173,20 @@ class CookieBackend:
             try:
                 content: Any = decode(opened[0])
                 created, used, permanent, data = content
-                if now * 1000 >= self._end(created, used):
+                if now * 1000 >= used + self._idle or now * 1000 >= created + self._absolute:
                     continue
             except (ValueError, TypeError):  # a format of another version
                 continue
-            session.created = created / 1000
-            session.clock = used / 1000
-            session._permanent = session.was_permanent = bool(permanent)
+            session._created = created / 1000
             session.new = False
-            session.stale = opened[1] > 0 or now - session.clock > self._lifetime.refresh
+            if permanent:
+                session._permanent = session.was_permanent = True
+            if opened[1] > 0 or now * 1000 - used > self._refresh:
+                session.stale = session.attention = True
             loaded: dict[str, JSON] = data
             return loaded
-        session.created = now
+        session._created = now
         return {}
-
-    def _end(self, created: int, used: int) -> float:
-        lifetime = self._lifetime
-        end = used + lifetime.idle * 1000
-        return end if lifetime.absolute is None else min(end, created + lifetime.absolute * 1000)
 
     def _join(self, header: str, value: str) -> str:
         """Put the chunks together; empty where one is missing."""
@@ -212,23 +205,24 @@ class CookieBackend:
 
     def commit(self, session: SessionMapping) -> list[str]:
         """Send the session anew, where it changed, was asked to, or would end too soon."""
+        changed = session.changed()
         if not (
-            session.changed()
-            or session.rotated
+            changed
             or session.stale
+            or session.rotated
             or session.invalidated
-            or session.permanent is not session.was_permanent
+            or session._permanent is not session.was_permanent
         ):
             return []
         if not session.data:
             return self._forget(session.header, 0)
         now = self._clock()
-        created = session.created
-        token = self._seal(f"[{int(created * 1000)},{int(now * 1000)},{session.permanent:d},{encode(session.data)}]")
+        created = session._created
+        token = self._seal(f"[{int(created * 1000)},{int(now * 1000)},{session._permanent:d},{encode(session.data)}]")
         tail = self._tail
-        if session.permanent:
+        if session._permanent:
             tail += f"; Max-Age={max(1, int(self._lifetime.end(created, now) - now))}"
-        if len(token) <= self._room:
+        if len(token) <= self._room and len(token) <= self._max_bytes:
             lines = [self._head + token + tail]
         else:
             lines = self._cut(token, tail)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from lamella.stack.kernel.errors import LamellaError
@@ -12,6 +12,8 @@ from ._session_json import SCALARS, check, encode
 
 if TYPE_CHECKING:
     from typing import TypeVar
+
+    from lamella.stack.kernel.response import Headers
 
     T = TypeVar("T")
 
@@ -57,58 +59,99 @@ class Backend(Protocol):
 class SessionMapping(Session):
     """One request's session.
 
-    Args:
-        backend: Loads and keeps it.
-        header: The request's ``Cookie`` field.
+    Each layer has a subclass with its backend, and each request an instance with its cookies. The
+    layer sets the first six attributes (an instance that nobody uses costs nothing else), the
+    first use sets the others.
     """
 
-    # Class attributes are the state of a session that nobody used: making one sets two attributes.
+    __slots__ = (
+        "_base",
+        "_created",
+        "_data",
+        "_dirty",
+        "_given",
+        "_permanent",
+        "attention",
+        "detached",
+        "doomed",
+        "due",
+        "failure",
+        "header",
+        "held",
+        "invalidated",
+        "key",
+        "lines",
+        "lock_token",
+        "locked_key",
+        "new",
+        "rotated",
+        "sealed",
+        "sent",
+        "stale",
+        "token",
+        "version",
+        "was_permanent",
+        "write",
+    )
+
+    #: Loads and keeps it.
+    _backend: Backend
+
+    #: The request's ``Cookie`` field.
+    header: str
     #: What is stored, once loaded.
-    _data: dict[str, JSON] | None = None
-    #: The same as it was loaded, once a key is set or deleted.
-    _base: dict[str, JSON] | None = None
-    #: JSON text of the containers that were handed out, as they were then.
-    _given: dict[str, str] | None = None
-    #: Keys set or deleted.
-    _dirty: set[str] | None = None
+    _data: dict[str, JSON] | None
     #: Changes are refused: ``start_response`` was called.
-    sealed = False
+    sealed: bool
     #: The headers are out: even a first look is refused, the answer could no longer say ``Vary``.
-    sent = False
+    sent: bool
+    #: Status, headers and ``exc_info`` that the app gave, not sent yet.
+    held: tuple[str, Headers, Any] | None
     #: Why the store could not be asked.
-    failure: SessionUnavailableError | None = None
+    failure: SessionUnavailableError | None
+
+    #: The server's ``write()``; set when the headers are sent.
+    write: Callable[[bytes], object]
+
+    #: The data as they were loaded, once a key is set or deleted.
+    _base: dict[str, JSON] | None
+    #: Keys set or deleted.
+    _dirty: set[str] | None
+    #: JSON text of the containers that were handed out, as they were then.
+    _given: dict[str, str] | None
+    #: ``Set-Cookie`` lines of the commit.
+    lines: Sequence[str]
+    #: The commit has to do more than keep values.
+    attention: bool
 
     # Filled in by the backend.
-    _created = 0.0
-    _permanent = False
-    new = True
+    _created: float
+    _permanent: bool
+    new: bool
     #: Whether the loaded session was permanent.
-    was_permanent = False
+    was_permanent: bool
     #: Name of its record in the store: the hash of its id.
-    key: str | None = None
-    version = 0
-    #: When it ends, or was last refreshed: the backend's affair.
-    clock = 0.0
-    #: The cookie should be sent again: it was signed with an old key.
-    stale = False
+    key: str | None
+    #: The record's.
+    version: int
+    #: Its id, as the cookie has it.
+    token: str
+    #: The cookie should be sent again: it was signed with an old key, or ends too soon.
+    stale: bool
+    #: The record should be told that it was used.
+    due: bool
     #: The store is down and the session plays an empty one.
-    detached = False
+    detached: bool
     #: Names the holder of the record's lock.
-    lock_token: str | None = None
+    lock_token: str | None
     #: The record that is locked.
-    locked_key: str | None = None
-    #: The id, or the token, as the cookie has it.
-    token = ""
+    locked_key: str | None
 
     # Asked for by the application.
-    rotated = False
-    invalidated = False
+    rotated: bool
+    invalidated: bool
     #: Records to delete.
-    doomed: tuple[str, ...] = ()
-
-    def __init__(self, backend: Backend, header: str) -> None:
-        self._backend = backend
-        self.header = header
+    doomed: tuple[str, ...]
 
     # --- the mapping ----------------------------------------------------------------------------
 
@@ -120,6 +163,13 @@ class SessionMapping(Session):
                 "the session is first used after the headers went out, which then lack Vary: Cookie; "
                 "use it before the first block of the body"
             )
+        self._base = self._dirty = self._given = self.key = self.lock_token = self.locked_key = None
+        self.attention = self._permanent = self.was_permanent = self.stale = self.due = False
+        self.detached = self.rotated = self.invalidated = False
+        self.new = True
+        self.version = 0
+        self.token = ""
+        self.doomed = self.lines = ()
         data = self._data = self._backend.open(self)
         return data
 
@@ -218,10 +268,6 @@ class SessionMapping(Session):
             self._load()
         return self._created
 
-    @created.setter
-    def created(self, value: float) -> None:
-        self._created = value
-
     @property
     def is_new(self) -> bool:
         """Whether the client sent no valid session."""
@@ -243,6 +289,7 @@ class SessionMapping(Session):
         if self.sealed and bool(value) != self._permanent:
             self._refuse("session.permanent is set")
         self._permanent = bool(value)
+        self.attention = True
 
     def rotate(self) -> None:
         """Give the session a new id; the old one is dead. Call it when rights change (login)."""
@@ -250,7 +297,7 @@ class SessionMapping(Session):
             self._refuse("the session is rotated")
         if self._data is None:
             self._load()
-        self.rotated = True
+        self.rotated = self.attention = True
 
     def invalidate(self) -> None:
         """Forget everything, in the store and in the browser (logout)."""
@@ -260,7 +307,7 @@ class SessionMapping(Session):
             self._load()
         if self.key is not None:
             self.doomed = (*self.doomed, self.key)
-        self.invalidated = True
+        self.invalidated = self.attention = True
         self.rotated = self.stale = self._permanent = self.was_permanent = False
         self.new = True
         self.key = None
@@ -283,26 +330,30 @@ class SessionMapping(Session):
     # --- for the layer --------------------------------------------------------------------------
 
     @property
-    def touched(self) -> bool:
-        """Whether anybody looked."""
-        return self._data is not None or self.failure is not None
-
-    @property
     def data(self) -> dict[str, JSON]:
         """What is to be stored; empty where nothing was loaded."""
         return self._data if self._data is not None else {}
 
-    @property
-    def lends(self) -> bool:
-        """Whether a container was handed out, which may be changed unseen."""
-        return self._given is not None or self._dirty is not None
-
     def changed(self) -> bool:
-        """Tell whether any value differs from what was loaded."""
-        if self._dirty is None and self._given is None:
-            return False
-        sets, dels = self.changes()
-        return bool(sets or dels)
+        """Tell whether any value differs from what was loaded.
+
+        Raises:
+            TypeError: A container was given a value that is no JSON; names the key.
+        """
+        data, base, given = self.data, self._base or {}, self._given or {}
+        found = False
+        for key in self._dirty or ():
+            if key not in data:
+                found = found or key in base
+            elif type(new := data[key]) in SCALARS:
+                found = found or key not in base or type(old := base[key]) is not type(new) or old != new
+            else:
+                text = _text(key, new)
+                found = found or key not in base or text != (given[key] if key in given else encode(base[key]))
+        for key, before in given.items():
+            if key in data and (self._dirty is None or key not in self._dirty):
+                found = _text(key, data[key]) != before or found
+        return found
 
     def changes(self) -> tuple[dict[str, str], list[str]]:
         """Return what differs from what was loaded: JSON text by key, and deleted keys.
@@ -332,15 +383,18 @@ class SessionMapping(Session):
 
     def freeze(self) -> None:
         """After a commit: what is now in the containers is what was kept; anything else came too late."""
-        if self._given is None and self._dirty is None:
-            return
-        self._given = {key: encode(value) for key, value in self.data.items() if isinstance(value, (dict, list))}
+        data = self.data
+        late = {}
+        for key in {*(self._dirty or ()), *(self._given or ())}:
+            if key in data and isinstance(data[key], (dict, list)):
+                late[key] = encode(data[key])
+        self._given = late or None
         self._base = self._dirty = None
 
     def abandon(self) -> None:
         """Forget the changes, which could not be kept."""
         self._dirty = self._base = self._given = None
-        self.rotated = self.stale = False
+        self.rotated = self.stale = self.due = False
         self.doomed = ()
 
     def check_unchanged(self) -> None:
@@ -349,7 +403,9 @@ class SessionMapping(Session):
         Raises:
             SessionWriteError: Names the keys.
         """
-        late = [key for key, before in (self._given or {}).items() if encode(self.data.get(key)) != before]
+        if self._data is None or self._given is None:
+            return
+        late = [key for key, before in self._given.items() if encode(self._data.get(key)) != before]
         if late:
             self._refuse("session" + "".join(f"[{key!r}]" for key in late) + " was changed in place")
 

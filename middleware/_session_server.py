@@ -132,6 +132,8 @@ class StoreBackend:
             number = self._authentic(value)
             if number >= 0:
                 session.stale = number > 0
+                if self._lock or number > 0:
+                    session.attention = True
                 session.token = value[:_ID_LENGTH]
                 record = self._load(session, record_key(session.token))
                 if record is not None:
@@ -140,7 +142,7 @@ class StoreBackend:
                     break
         session.stale = False
         session.token = ""
-        session.created = self._clock()
+        session._created = self._clock()
         return {}
 
     def _authentic(self, value: str) -> int:
@@ -173,8 +175,10 @@ class StoreBackend:
     def _fill(self, session: SessionMapping, record: Record) -> dict[str, JSON]:
         session.new = False
         session.version = record.version
-        session.created = record.created
-        session.clock = record.expires
+        session._created = record.created
+        lifetime = self._lifetime
+        if lifetime.end(record.created, self._clock()) - record.expires > lifetime.refresh:
+            session.due = session.attention = True
         session._permanent = session.was_permanent = record.permanent
         return record.data
 
@@ -237,19 +241,19 @@ class StoreBackend:
 
     def _create(self, session: SessionMapping) -> list[str]:
         now = self._clock()
-        created = now if session.invalidated else session.created
-        record = Record(session.data, 1, created, self._lifetime.end(created, now), session.permanent)
+        created = now if session.invalidated else session._created
+        record = Record(session.data, 1, created, self._lifetime.end(created, now), session._permanent)
         token = _new_id()
         while not self._outage.call(self._store.create, record_key(token), record):
             token = _new_id()
         return [self._line(token, record.permanent, record.expires - now)]
 
     def _commit(self, session: SessionMapping, key: str, sets: dict[str, str], dels: list[str]) -> list[str]:
-        permanent = session.permanent
+        permanent = session._permanent
         now = self._clock()
-        expires = self._lifetime.end(session.created, now)
+        expires = self._lifetime.end(session._created, now)
         token = session.token
-        due = expires - session.clock > self._lifetime.refresh
+        due = session.due
         if sets or dels or session.rotated or permanent is not session.was_permanent:
             rename = None
             if session.rotated:

@@ -170,10 +170,12 @@ class PerProcess(Generic[T]):
 
     Args:
         connect: Makes the client.
+        disconnect: Closes it; called when the store is closed or forgotten, in the process that opened it.
     """
 
-    def __init__(self, connect: Callable[[], T]) -> None:
+    def __init__(self, connect: Callable[[], T], disconnect: Callable[[T], object]) -> None:
         self._connect = connect
+        self._disconnect = disconnect
         self._lock = (0, threading.Lock())
         self._client: tuple[int, T] | None = None
         self._inherited: list[object] = []
@@ -194,10 +196,18 @@ class PerProcess(Generic[T]):
                 client = self._client = (pid, self._connect())
         return client[1]
 
-    def take(self) -> T | None:
-        """Return this process's client, if it has one, and forget it."""
-        client = self._client
-        if client is None or client[0] != os.getpid():
-            return None
-        self._client = None
-        return client[1]
+    def close(self) -> None:
+        """Close this process's client, if it has one; the next use opens another."""
+        client, self._client = self._client, None
+        if client is None:
+            return
+        if client[0] == os.getpid():
+            self._disconnect(client[1])
+        else:
+            self._inherited.append(client)
+
+    def __del__(self) -> None:
+        try:
+            self.close()
+        except Exception:  # noqa: BLE001, S110 - the interpreter is going down, and everything with it
+            pass

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -56,7 +57,6 @@ class MemcachedStore:
             raise ConfigError("store", url, f"memcached://host:port ({error})") from None
         if not server or (parts.path.strip("/") and parts.hostname):
             raise ConfigError("store", url, "memcached://host:port or memcached:///path/to.sock")
-        self._server = server
         self._prefix = parse_qs(parts.query).get("prefix", ["lamella:session:"])[0]
         if (
             len(self._prefix) > 100
@@ -66,12 +66,7 @@ class MemcachedStore:
         ):
             raise ConfigError("store", url, "a prefix of up to 100 ASCII characters without spaces")
         self._clock = clock
-        self._client: PerProcess[Any] = PerProcess(self._connect)
-
-    def _connect(self) -> Any:
-        return self._base.PooledClient(
-            self._server, connect_timeout=_CONNECT_TIMEOUT, timeout=_TIMEOUT, no_delay=True, default_noreply=False
-        )
+        self._client: PerProcess[Any] = PerProcess(partial(_connect, self._base, server), _disconnect)
 
     def _ask(self, ask: Callable[[Any], T]) -> T:
         """Ask this process's client."""
@@ -173,6 +168,14 @@ class MemcachedStore:
 
     def close(self) -> None:
         """Close this process's connections."""
-        client = self._client.take()
-        if client is not None:
-            client.close()
+        self._client.close()
+
+
+def _connect(base: Any, server: object) -> Any:
+    return base.PooledClient(
+        server, connect_timeout=_CONNECT_TIMEOUT, timeout=_TIMEOUT, no_delay=True, default_noreply=False
+    )
+
+
+def _disconnect(client: Any) -> None:
+    client.close()

@@ -9,6 +9,7 @@ configuration: without ``appendonly yes`` a killed Redis loses everything.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -85,25 +86,11 @@ class RedisStore:
         if scheme == "unix":  # urlunsplit drops the empty host
             self._url = f"unix://{parts.path}" + (f"?{urlencode(query)}" if query else "")
         self._clock = clock
-        self._client: PerProcess[Any] = PerProcess(self._connect)
+        self._client: PerProcess[Any] = PerProcess(partial(_connect, self._redis, self._url), _disconnect)
         try:
             self._redis.ConnectionPool.from_url(self._url)  # opens nothing
         except (ValueError, TypeError) as error:
             raise ConfigError("store", url, f"a URL that redis-py takes ({error})") from None
-
-    def _connect(self) -> Any:
-        retry = self._redis.retry.Retry(self._redis.backoff.NoBackoff(), 1)
-        client = self._redis.Redis.from_url(
-            self._url,
-            decode_responses=True,
-            socket_connect_timeout=_CONNECT_TIMEOUT,
-            socket_timeout=_TIMEOUT,
-            health_check_interval=30,
-            retry=retry,
-        )
-        for name, script in (("create", _CREATE), ("commit", _COMMIT), ("touch", _TOUCH), ("release", _RELEASE)):
-            setattr(client, f"lamella_{name}", client.register_script(script))
-        return client
 
     def _ask(self, ask: Callable[[Any], T]) -> T:
         """Ask this process's client."""
@@ -190,6 +177,24 @@ class RedisStore:
 
     def close(self) -> None:
         """Close this process's connections."""
-        client = self._client.take()
-        if client is not None:
-            client.close()
+        self._client.close()
+
+
+def _connect(redis: Any, url: str) -> Any:
+    client = redis.Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_connect_timeout=_CONNECT_TIMEOUT,
+        socket_timeout=_TIMEOUT,
+        health_check_interval=30,
+        retry=redis.retry.Retry(redis.backoff.NoBackoff(), 1),
+    )
+    for name, script in (("create", _CREATE), ("commit", _COMMIT), ("touch", _TOUCH), ("release", _RELEASE)):
+        setattr(client, f"lamella_{name}", client.register_script(script))
+    return client
+
+
+def _disconnect(client: Any) -> None:
+    # The scripts hold the client, and the client the scripts: close the sockets, not the last reference.
+    client.close()
+    client.connection_pool.disconnect()

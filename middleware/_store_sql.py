@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -53,29 +54,8 @@ class SQLStore:
             raise ConfigError("store", url.partition("://")[0] + "://…", f"a URL of a store ({error})") from None
         self._clock = clock
         self._table = _table(self._sql)
-        self._engine: PerProcess[Any] = PerProcess(self._connect)
+        self._engine: PerProcess[Any] = PerProcess(partial(_connect, self._sql, self._url, self._table), _disconnect)
         self._next_purge = 0.0
-
-    def _connect(self) -> Any:
-        backend = self._url.get_backend_name()
-        options: dict[str, Any] = {}
-        arguments: dict[str, Any] = {}
-        if backend == "postgresql":
-            arguments["connect_timeout"] = _CONNECT_TIMEOUT
-            arguments["options"] = f"-c statement_timeout={_STATEMENT_TIMEOUT * 1000}"
-        elif backend in ("mysql", "mariadb"):
-            arguments["connect_timeout"] = _CONNECT_TIMEOUT
-        if backend != "sqlite":
-            options.update(pool_pre_ping=True, pool_timeout=_POOL_TIMEOUT, pool_recycle=1800)
-        # Each statement is a transaction of its own: what it does is decided by its WHERE.
-        engine = self._sql.create_engine(self._url, isolation_level="AUTOCOMMIT", connect_args=arguments, **options)
-        try:
-            self._table.metadata.create_all(engine)
-        except self._sql.exc.DBAPIError:
-            # Two processes that start at once both find no table, and one of them comes second.
-            if not self._sql.inspect(engine).has_table(self._table.name):
-                raise
-        return engine
 
     def _ask(self, ask: Callable[[Any], T]) -> T:
         """Ask with a connection of this process."""
@@ -220,9 +200,33 @@ class SQLStore:
 
     def close(self) -> None:
         """Close this process's connections."""
-        engine = self._engine.take()
-        if engine is not None:
-            engine.dispose()
+        self._engine.close()
+
+
+def _connect(sql: Any, url: Any, table: Any) -> Any:
+    backend = url.get_backend_name()
+    options: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
+    if backend == "postgresql":
+        arguments["connect_timeout"] = _CONNECT_TIMEOUT
+        arguments["options"] = f"-c statement_timeout={_STATEMENT_TIMEOUT * 1000}"
+    elif backend in ("mysql", "mariadb"):
+        arguments["connect_timeout"] = _CONNECT_TIMEOUT
+    if backend != "sqlite":
+        options.update(pool_pre_ping=True, pool_timeout=_POOL_TIMEOUT, pool_recycle=1800)
+    # Each statement is a transaction of its own: what it does is decided by its WHERE.
+    engine = sql.create_engine(url, isolation_level="AUTOCOMMIT", connect_args=arguments, **options)
+    try:
+        table.metadata.create_all(engine)
+    except sql.exc.DBAPIError:
+        # Two processes that start at once both find no table, and one of them comes second.
+        if not sql.inspect(engine).has_table(table.name):
+            raise
+    return engine
+
+
+def _disconnect(engine: Any) -> None:
+    engine.dispose()
 
 
 def _with_driver(url: Any) -> Any:
@@ -237,6 +241,8 @@ def _with_driver(url: Any) -> Any:
 
 
 def _table(sql: Any) -> Any:
+    # TEXT of MySQL ends at 64 KiB.
+    long_text = import_extra("sqlalchemy.dialects.mysql", "sql").MEDIUMTEXT()
     return sql.Table(
         "lamella_session",
         sql.MetaData(),
@@ -245,7 +251,7 @@ def _table(sql: Any) -> Any:
         sql.Column("created", sql.Double, nullable=False),
         sql.Column("expires", sql.Double, nullable=False, index=True),
         sql.Column("permanent", sql.Integer, nullable=False),
-        sql.Column("data", sql.Text(2**24 - 1), nullable=False),
+        sql.Column("data", sql.Text().with_variant(long_text, "mysql", "mariadb"), nullable=False),
         sql.Column("lock_holder", sql.String(64)),
         sql.Column("lock_until", sql.Double),
     )

@@ -12,6 +12,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote, urlsplit
@@ -67,30 +68,8 @@ class SQLiteStore:
         if not self._path.parent.is_dir():
             raise ConfigError("store", url, f"a file in a folder that exists ({self._path.parent} does not)")
         self._clock = clock
-        self._pool: PerProcess[deque[sqlite3.Connection]] = PerProcess(self._prepare)
+        self._pool: PerProcess[deque[sqlite3.Connection]] = PerProcess(partial(_prepare, self._path), _disconnect)
         self._next_purge = 0.0
-
-    def _prepare(self) -> deque[sqlite3.Connection]:
-        """Make the file, readable by this user alone, and the table; return the pool of connections."""
-        try:
-            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        except FileExistsError:
-            pass
-        connection = self._connect()
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.executescript(_SCHEMA)
-        except BaseException:
-            connection.close()
-            raise
-        return deque([connection])
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=32
-        )
-        connection.execute("PRAGMA synchronous=NORMAL")
-        return connection
 
     @contextmanager
     def _connection(self, *, writes: bool = False) -> Iterator[sqlite3.Connection]:
@@ -100,7 +79,7 @@ class SQLiteStore:
             try:
                 connection = pool.pop()
             except IndexError:
-                connection = self._connect()
+                connection = _connect(self._path)
         except (sqlite3.Error, OSError) as error:
             raise StoreDownError(f"SQLite: {error}") from error
         usable = False
@@ -226,6 +205,33 @@ class SQLiteStore:
 
     def close(self) -> None:
         """Close this process's idle connections."""
-        pool = self._pool.take()
-        while pool:
-            pool.pop().close()
+        self._pool.close()
+
+
+def _prepare(path: Path) -> deque[sqlite3.Connection]:
+    """Make the file, readable by this user alone, and the table; return the pool of connections."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        pass
+    connection = _connect(path)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.executescript(_SCHEMA)
+    except BaseException:
+        connection.close()
+        raise
+    return deque([connection])
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=32
+    )
+    connection.execute("PRAGMA synchronous=NORMAL")
+    return connection
+
+
+def _disconnect(pool: deque[sqlite3.Connection]) -> None:
+    while pool:
+        pool.pop().close()

@@ -58,6 +58,12 @@ __all__ = [
 # 8190 bytes is what gunicorn takes in one header field, and nginx 8 KiB: room for other cookies beside ours.
 _MAX_BYTES = "7 KiB"
 _UNAVAILABLE = b"503: the session store does not answer. Please try again in a moment.\n"
+_UNAVAILABLE_HEADERS = (
+    ("Content-Type", "text/plain; charset=utf-8"),
+    ("Content-Length", str(len(_UNAVAILABLE))),
+    ("Cache-Control", "no-store"),
+    ("Retry-After", "1"),
+)
 
 
 class SessionMiddleware:
@@ -219,49 +225,30 @@ def _closure(inner: WSGIApplication, backend: Backend, release: Callable[[Sessio
     block): what it reads until then still gets its ``Vary``. The commit comes before.
     """
     key = SESSION.name
+    session_class = type("SessionMapping", (SessionMapping,), {"_backend": backend, "__slots__": ()})
 
     def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        session = SessionMapping(backend, environ.get("HTTP_COOKIE", ""))
+        fresh: Any = session_class()
+        fresh.header = environ.get("HTTP_COOKIE", "")
+        fresh._data = fresh.held = fresh.failure = None
+        fresh.sealed = fresh.sent = False
+        session: SessionMapping = fresh
         environ[key] = session
-        held: Any = None
-        lines: list[str] = []
-        write: Any = None
 
         def start(status: str, headers: Headers, exc_info: Any = None, /) -> Callable[[bytes], object]:
-            nonlocal held, lines
             if not session.sealed:
-                if session._data is not None:
-                    lines = _commit(backend, session)
                 session.sealed = True
-            if session.sent or (held is not None and exc_info is None):
-                if held is not None:
-                    send()
-                return _restart(start_response, status, _edited(session, headers, lines), exc_info)
-            held = (status, headers, exc_info)
-            return write_through
+                if session._data is not None and (session.attention or session._dirty or session._given):
+                    _commit(backend, session)
+            if session.sent or (session.held is not None and exc_info is None):
+                return _restart(session, start_response, status, headers, exc_info)
+            session.held = (status, headers, exc_info)
+            return write
 
-        def send() -> None:
-            nonlocal held, write
-            status, headers, exc_info = held
-            held = None
-            session.sent = True
-            if session._data is not None or session.failure is not None:
-                status, headers = _answered(session, status, headers, lines)
-            write = start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
-
-        def flush(failing: bool) -> bool:
-            nonlocal held
-            if held is None:
-                if not failing:
-                    return False
-                held = ("503 Service Unavailable", [], None)
-            send()
-            return True
-
-        def write_through(data: bytes, /) -> object:
-            if held is not None:
-                send()
-            return None if session.failure is not None else write(data)
+        def write(data: bytes, /) -> object:
+            if session.held is not None:
+                _send(session, start_response)
+            return None if session.failure is not None else session.write(data)
 
         try:
             body = inner(environ, start)
@@ -269,63 +256,72 @@ def _closure(inner: WSGIApplication, backend: Backend, release: Callable[[Sessio
             release(session)
             if session.failure is None or session.sent:
                 raise
-            flush(True)
+            _send(session, start_response)
             return _finished((), session, environ)
         except BaseException:
             release(session)
             raise
-        if not flush(False):
-            return body if session.sent else _LateBody(body, session, flush, release, environ)
+        held = session.held
+        if held is None:
+            if session.sent:
+                return _finished(body, session, environ)
+            return _LateBody(body, session, start_response, release, environ)
         if session._data is None and session.failure is None:
+            session.held = None
+            session.sent = True
+            status, headers, exc_info = held
+            if exc_info is None:
+                session.write = start_response(status, headers)
+            else:
+                session.write = start_response(status, headers, exc_info)
+            return body
+        _send(session, start_response)
+        if session.failure is None and session._given is None:
             return body
         return _finished(body, session, environ)
 
     return wsgi_closure
 
 
-def _commit(backend: Backend, session: SessionMapping) -> list[str]:
+def _commit(backend: Backend, session: SessionMapping) -> None:
     """Keep the session; what cannot be kept is dropped, so that an error page gets through."""
     try:
-        lines = backend.commit(session)
+        session.lines = backend.commit(session)
     except SessionUnavailableError:
-        return []  # noted in session.failure: the answer becomes a 503
+        return  # noted in session.failure: the answer becomes a 503
     except BaseException:
         session.abandon()
         raise
-    if session.lends:
-        session.freeze()
-    return lines
+    session.freeze()
 
 
-def _restart(start_response: StartResponse, status: str, headers: Headers, exc_info: Any) -> Callable[[bytes], object]:
-    """Hand a second call on: with ``exc_info`` the server raises it, without it is an error."""
+def _send(session: SessionMapping, start_response: StartResponse) -> None:
+    """Send the headers that were held, with what the session adds; a 503 where the store did not answer."""
+    if session.failure is not None:
+        status, headers, exc_info = "503 Service Unavailable", list(_UNAVAILABLE_HEADERS), None
+    else:
+        status, headers, exc_info = session.held or ("", [], None)
+        if session._data is not None:
+            headers = _edited(headers, session.lines)
+    session.held = None
+    session.sent = True
+    session.write = start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
+
+
+def _restart(
+    session: SessionMapping, start_response: StartResponse, status: str, headers: Headers, exc_info: Any
+) -> Callable[[bytes], object]:
+    """Hand a second call on: with ``exc_info`` the server may still change its mind, without it says no."""
+    if session.held is not None:
+        _send(session, start_response)
+    if session._data is not None:
+        headers = _edited(headers, session.lines)
     return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
 
 
-def _answered(session: SessionMapping, status: str, headers: Headers, lines: list[str]) -> tuple[str, Headers]:
-    """Status and headers as they go out."""
-    if session.failure is not None:
-        return "503 Service Unavailable", [
-            ("Content-Type", "text/plain; charset=utf-8"),
-            ("Content-Length", str(len(_UNAVAILABLE))),
-            ("Cache-Control", "no-store"),
-            ("Retry-After", "1"),
-        ]
-    return status, _edited(session, headers, lines)
-
-
-def _edited(session: SessionMapping, headers: Headers, lines: list[str]) -> Headers:
-    """The headers of an answer that depends on the session."""
-    if session._data is None:
-        return headers
-    edited = _personal(headers)
-    edited += [("Set-Cookie", line) for line in lines]
-    return edited
-
-
-def _personal(headers: Headers) -> Headers:
-    """A copy of *headers* that keeps shared caches away (RFC 9111 section 5.2.2.7)."""
-    edited: Headers = []
+def _edited(headers: Headers, lines: Iterable[str]) -> Headers:
+    """A copy of *headers* that keeps shared caches away (RFC 9111 section 5.2.2.7), and sets cookies."""
+    edited = [*headers]
     varies = controlled = False
     for header in headers:
         name = header[0].lower()
@@ -333,14 +329,16 @@ def _personal(headers: Headers) -> Headers:
             varies = True
         elif name == "cache-control":
             controlled = True
-        edited.append(header)
     if varies:
         edited = add_vary(edited, "Cookie")
     else:
         edited.append(("Vary", "Cookie"))
     if controlled:
-        return _made_private(edited)
-    edited.append(("Cache-Control", "private"))
+        edited = _made_private(edited)
+    else:
+        edited.append(("Cache-Control", "private"))
+    for line in lines:
+        edited.append(("Set-Cookie", line))
     return edited
 
 
@@ -369,7 +367,7 @@ def _finished(body: Iterable[bytes], session: SessionMapping, environ: WSGIEnvir
     if session.failure is not None:
         close(body)
         return [_UNAVAILABLE] if has_body("503", environ.get("REQUEST_METHOD", "GET")) else [b""]
-    if session._given is None:
+    if session._data is None or session._given is None:
         return body
     return on_close(environ, body, lambda finished: session.check_unchanged())
 
@@ -380,25 +378,25 @@ class _LateBody:
     Args:
         body: What the app returned.
         session: The request's.
-        flush: Sends the headers that are held, and tells whether there were any; with True a 503 if none.
+        start_response: The outer one.
         release: Lets a lock go that no commit released.
         environ: The request.
     """
 
-    __slots__ = ("_body", "_closed", "_environ", "_flush", "_iterator", "_release", "_session")
+    __slots__ = ("_body", "_closed", "_environ", "_iterator", "_release", "_session", "_start_response")
 
     def __init__(
         self,
         body: Iterable[bytes],
         session: SessionMapping,
-        flush: Callable[[bool], bool],
+        start_response: StartResponse,
         release: Callable[[SessionMapping], object],
         environ: WSGIEnvironment,
     ) -> None:
         self._body = body
-        self._release = release
         self._session = session
-        self._flush: Callable[[bool], bool] | None = flush
+        self._start_response = start_response
+        self._release = release
         self._environ = environ
         self._iterator: Iterator[bytes] | None = None
         self._closed = False
@@ -409,27 +407,28 @@ class _LateBody:
     def __next__(self) -> bytes:
         if self._iterator is None:
             self._iterator = iter(self._body)
-        flush = self._flush
-        if flush is None:
+        session = self._session
+        if session.sent and session.held is None:
             return next(self._iterator)
         try:
             block = next(self._iterator)
         except StopIteration:
-            self._flush = None
-            if not flush(False) or self._session.failure is None:
+            if session.held is None:
+                raise
+            _send(session, self._start_response)
+            if session.failure is None:
                 raise
         except SessionUnavailableError:
-            if self._session.failure is None or self._session.sent:
+            if session.failure is None or session.sent:
                 raise
-            self._flush = None
-            flush(True)
+            _send(session, self._start_response)
         else:
-            if not flush(False):
+            if session.held is None:
                 return block
-            self._flush = None
-            if self._session.failure is None:
+            _send(session, self._start_response)
+            if session.failure is None:
                 return block
-        self._body = _finished(self._body, self._session, self._environ)
+        self._body = _finished(self._body, session, self._environ)
         self._iterator = iter(self._body)
         return next(self._iterator)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,3 +27,40 @@ def corpus() -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
 
     return read
+
+
+def _services() -> Any:
+    """The module beside this one that starts real servers."""
+    spec = importlib.util.spec_from_file_location("lamella_test_services", Path(__file__).parent / "services.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def services() -> Any:
+    """Functions that start real servers: see ``tests/services.py``."""
+    return _services()
+
+
+@pytest.fixture(scope="session")
+def redis_url(services: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis of this test run."""
+    with services.redis(tmp_path_factory.mktemp("redis")) as (port, _):
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@pytest.fixture(scope="session")
+def memcached_url(services: Any) -> Iterator[str]:
+    """A memcached of this test run."""
+    with services.memcached() as port:
+        yield f"memcached://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
+def postgres_url(services: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL of this test run."""
+    with services.postgresql(tmp_path_factory.mktemp("postgres")) as port:
+        yield f"postgresql://lamella@127.0.0.1:{port}/postgres"

@@ -180,6 +180,8 @@ class Session(MutableMapping[str, "JSON"]):
     ``Vary: Cookie`` to the answer, changing stores it before the headers go out.
     """
 
+    __slots__ = ()
+
     @property
     @abstractmethod
     def created(self) -> float:

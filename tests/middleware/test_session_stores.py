@@ -1,0 +1,450 @@
+"""The stores of a session: each keeps the same promises, against the real servers."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lamella.middleware._session_store import (
+    Change,
+    ConflictError,
+    GoneError,
+    Record,
+    Store,
+    StoreDownError,
+    open_store,
+)
+from lamella.middleware.session import SessionMiddleware
+from lamella.stack.kernel.errors import ConfigError
+from lamella.stack.testing import RecordingApp, Response, call, environ
+
+SECRET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEF"
+KINDS = ["memory", "sqlite", "sqlalchemy", "postgresql", "redis", "memcached"]
+SHARED = [kind for kind in KINDS if kind != "memory"]
+# Continuous integration plays every round; by hand a part will do.
+ROUNDS = 1000 if os.environ.get("LAMELLA_FULL") else 60
+KEY = "a" * 64
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where sessions are kept, by kind."""
+    kind: str = request.param
+    if kind == "memory":
+        return "memory:"
+    if kind == "sqlite":
+        return f"sqlite:///{tmp_path}/sessions.db"
+    if kind == "sqlalchemy":
+        return f"sqlite+pysqlite:///{tmp_path}/sessions.db"
+    found: str = request.getfixturevalue({"postgresql": "postgres_url"}.get(kind, f"{kind}_url"))
+    return found
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    """A store that is closed at the end."""
+    opened = open_store(url, time.time)
+    yield opened
+    opened.delete(KEY)
+    opened.close()
+
+
+def record(**data: Any) -> Record:
+    """A record that lives for a minute."""
+    now = time.time()
+    return Record(data, 1, now, now + 60, False)
+
+
+def change(data: dict[str, Any], *dels: str, **more: Any) -> Change:
+    """A change that sets all of *data*."""
+    from lamella.middleware._session_json import encode
+
+    return Change(data, {k: encode(v) for k, v in data.items()}, list(dels), time.time() + 60, False, **more)
+
+
+every_store = pytest.mark.parametrize("url", KINDS, indirect=True)
+shared_store = pytest.mark.parametrize("url", SHARED, indirect=True)
+pytestmark = pytest.mark.server
+
+
+# --- the protocol -------------------------------------------------------------------------------
+
+
+@every_store
+def test_gives_back_what_was_created(store: Store) -> None:
+    """Values, age and end come back as they went in."""
+    given = record(text="äöü😀\x00\ud800", number=1.5, nested={"list": [1, None, True]})._replace(permanent=True)
+
+    assert store.create(KEY, given)
+    assert store.load(KEY) == given
+
+
+@every_store
+def test_never_creates_over_a_record(store: Store) -> None:
+    """A second create of one key is refused and changes nothing."""
+    assert store.create(KEY, record(mine=1))
+    assert not store.create(KEY, record(theirs=1))
+
+    found = store.load(KEY)
+    assert found is not None
+    assert found.data == {"mine": 1}
+
+
+@every_store
+def test_merges_commits_by_key(store: Store) -> None:
+    """Two that loaded the same version keep each other's keys; deletions too."""
+    store.create(KEY, record(a=1, b=1))
+    loaded = store.load(KEY)
+    assert loaded is not None
+
+    store.commit(KEY, loaded.version, Change({"a": 2, "b": 1}, {"a": "2"}, [], time.time() + 60, False))
+    store.commit(KEY, loaded.version, Change({"a": 1, "c": 3}, {"c": "3"}, ["b"], time.time() + 60, True))
+
+    found = store.load(KEY)
+    assert found is not None
+    assert (found.data, found.permanent) == ({"a": 2, "c": 3}, True)
+    assert found.version > loaded.version
+
+
+@every_store
+def test_refuses_a_strict_commit_of_an_old_version(store: Store) -> None:
+    """Where a lock was lost, nothing is merged over the other's work."""
+    store.create(KEY, record(n=1))
+    store.commit(KEY, 1, change({"n": 2}))
+
+    with pytest.raises(ConflictError):
+        store.commit(KEY, 1, change({"n": 3}, strict=True))
+
+
+@every_store
+def test_never_revives_a_deleted_record(store: Store) -> None:
+    """Neither commit nor touch brings it back."""
+    store.create(KEY, record(n=1))
+    store.delete(KEY)
+
+    with pytest.raises(GoneError):
+        store.commit(KEY, 1, change({"n": 2}))
+    store.touch(KEY, time.time() + 60)
+    assert store.load(KEY) is None
+
+
+@every_store
+def test_renames_in_a_commit(store: Store) -> None:
+    """The old name is dead, for reading and for writing; the new one has everything."""
+    new = "b" * 64
+    store.create(KEY, record(a=1))
+    store.commit(KEY, 1, change({"a": 1, "b": 2}, rename=new))
+    try:
+        assert store.load(KEY) is None
+        with pytest.raises(GoneError):
+            store.commit(KEY, 1, change({"late": 1}))
+        found = store.load(new)
+        assert found is not None
+        assert found.data == {"a": 1, "b": 2}
+    finally:
+        store.delete(new)
+
+
+@every_store
+def test_forgets_expired_records(store: Store) -> None:
+    """What has ended is gone, is not counted and cannot be written."""
+    now = time.time()
+    store.create(KEY, Record({"n": 1}, 1, now, now + 0.05, False))
+    time.sleep(0.1)
+
+    assert store.load(KEY) is None
+    with pytest.raises(GoneError):
+        store.commit(KEY, 1, change({"n": 2}))
+
+
+@every_store
+def test_lets_a_record_live_longer(store: Store) -> None:
+    """``touch`` moves the end."""
+    store.create(KEY, record(n=1))
+    later = time.time() + 3600
+    store.touch(KEY, later)
+
+    found = store.load(KEY)
+    assert found is not None
+    assert found.expires == later
+
+
+@every_store
+def test_locks_for_one_holder(store: Store) -> None:
+    """Another waits until the holder lets go; a stranger cannot let go for it."""
+    store.create(KEY, record())
+
+    assert store.acquire(KEY, "one", 30)
+    assert not store.acquire(KEY, "two", 30)
+    store.release(KEY, "two")
+    assert not store.acquire(KEY, "two", 30)
+    store.release(KEY, "one")
+    assert store.acquire(KEY, "two", 30)
+    store.release(KEY, "two")
+
+
+@pytest.mark.parametrize("url", ["memory", "sqlite", "sqlalchemy", "postgresql"], indirect=True)
+def test_purges_expired_rows_without_an_operator(url: str) -> None:
+    """Making a session removes what expired, at most once a minute."""
+    now = [1_000_000.0]
+    store = open_store(url, lambda: now[0])
+    names = [f"{number:064x}" for number in range(20)]
+    for name in names:
+        store.create(name, Record({}, 1, now[0], now[0] + 10, False))
+    assert store.count() == 20
+
+    now[0] += 3600
+    store.create(KEY, Record({}, 1, now[0], now[0] + 10, False))
+
+    assert store.count() == 1
+    assert store.purge() == 0  # already done
+    store.delete(KEY)
+    store.close()
+
+
+# --- the layer over each store ------------------------------------------------------------------
+
+
+class Counter:
+    """An app that sets keys by query: ``/?set=a``, ``/?count``, ``/logout``, ``/login``, ``/read``."""
+
+    def __call__(self, request: dict[str, Any], start_response: Any) -> list[bytes]:
+        session = request["lamella.session"]
+        what, _, key = request["QUERY_STRING"].partition("=")
+        if what == "set":
+            session[key] = 1
+        elif what == "count":
+            session["n"] = session.get("n", 0) + 1
+        elif what == "logout":
+            session.invalidate()
+        elif what == "login":
+            session["user"] = key
+            session.rotate()
+        body = ",".join(sorted(f"{name}={session[name]}" for name in session)).encode()
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+        return [body]
+
+
+def ask(app: Any, query: str, cookie: str = "") -> Response:
+    """One request."""
+    return call(app, environ("GET", f"/?{query}", **({"cookie": cookie} if cookie else {})))
+
+
+def cookie_of(response: Response) -> str:
+    """The cookie that an answer sets."""
+    (line,) = response.header_list("Set-Cookie")
+    return line.partition(";")[0]
+
+
+def in_two_processes(work: Callable[[int], None]) -> None:
+    """Run *work* twice at a time, each in a process forked from this one."""
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=work, args=(number,)) for number in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+def in_two_threads(work: Callable[[int], None]) -> None:
+    """Run *work* twice at a time, in threads that start together."""
+    errors: list[BaseException] = []
+    gate = threading.Barrier(2)
+
+    def run(number: int) -> None:
+        try:
+            gate.wait(30)
+            work(number)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert errors == []
+
+
+@shared_store
+def test_loses_no_key_of_four_parallel_writers(url: str) -> None:
+    """Four writers on different keys, in two processes of two threads, round after round: none is lost."""
+    app = SessionMiddleware(Counter(), secret=SECRET, store=url)
+    cookies = [cookie_of(ask(app, "set=first")) for _ in range(ROUNDS)]
+
+    def process(number: int) -> None:
+        def write(thread: int) -> None:
+            for cookie in cookies:
+                assert ask(app, f"set=k{number}{thread}", cookie).code == 200
+
+        in_two_threads(write)
+
+    in_two_processes(process)
+
+    kept = [ask(app, "read", cookie).text for cookie in cookies]
+    assert kept == ["first=1,k00=1,k01=1,k10=1,k11=1"] * ROUNDS
+
+
+@shared_store
+def test_counts_right_under_a_lock(url: str) -> None:
+    """In lock mode, as many increments as there were requests."""
+    app = SessionMiddleware(Counter(), secret=SECRET, store=url, lock=True)
+    cookie = cookie_of(ask(app, "count"))
+    each = (ROUNDS - 1) // 4 + 1
+
+    def process(number: int) -> None:
+        def count(thread: int) -> None:
+            for _ in range(each):
+                assert ask(app, "count", cookie).code == 200
+
+        in_two_threads(count)
+
+    in_two_processes(process)
+
+    assert ask(app, "read", cookie).text == f"n={1 + 4 * each}"
+
+
+@every_store
+def test_a_request_that_ends_after_logout_changes_nothing(url: str) -> None:
+    """It loaded the session before, and writes after: the session stays gone, and no cookie is set."""
+    slow: list[Any] = []
+
+    def app(request: dict[str, Any], start_response: Any) -> Any:
+        if request["QUERY_STRING"] != "slow":
+            return Counter()(request, start_response)
+        session = request["lamella.session"]
+        session["late"] = len(session)
+        slow.append(ask(layer, "logout", request["HTTP_COOKIE"]))
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b""]
+
+    layer = SessionMiddleware(app, secret=SECRET, store=url)
+    cookie = cookie_of(ask(layer, "set=a"))
+
+    answer = ask(layer, "slow", cookie)
+
+    assert "Max-Age=0" in slow[0].header("Set-Cookie")
+    assert answer.header("Set-Cookie") is None
+    assert ask(layer, "read", cookie).text == ""
+
+
+@every_store
+def test_the_old_id_is_dead_after_a_login(url: str) -> None:
+    """Who had planted or stolen the id before has nothing of the session after."""
+    app = SessionMiddleware(Counter(), secret=SECRET, store=url)
+    before = cookie_of(ask(app, "set=cart"))
+
+    after = cookie_of(ask(app, "login=alice", before))
+
+    assert after != before
+    assert ask(app, "read", before).text == ""
+    assert ask(app, "read", after).text == "cart=1,user=alice"
+
+
+@shared_store
+def test_keeps_what_a_killed_worker_acknowledged(url: str) -> None:
+    """``kill -9`` of the process that wrote: everything it answered is there."""
+    app = SessionMiddleware(Counter(), secret=SECRET, store=url)
+    cookie = cookie_of(ask(app, "set=first"))
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        number = 0
+        while True:
+            ask(app, f"set=k{number}", cookie)
+            os.write(writing, b"x")
+            number += 1
+    acknowledged = 0
+    while acknowledged < 25:
+        acknowledged += len(os.read(reading, 1))
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    os.close(writing)
+    while more := os.read(reading, 1):
+        acknowledged += len(more)
+    os.close(reading)
+
+    kept = ask(app, "read", cookie).text.split(",")
+
+    assert {f"k{number}=1" for number in range(acknowledged)} <= set(kept)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite:///", "sqlite://host/x", "sqlite:///no/such/folder/x.db", "nonsense", "ftp://x", "memcached://", "redis"],
+)
+def test_refuses_a_store_that_is_none(url: str) -> None:
+    """A configuration error, when the stack is built."""
+    with pytest.raises(ConfigError):
+        SessionMiddleware(RecordingApp(), secret=SECRET, store=url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1:1/0",
+        "memcached://127.0.0.1:1",
+        "postgresql://nobody@127.0.0.1:1/none",
+    ],
+)
+def test_says_that_it_is_down(url: str) -> None:
+    """Nobody listens: one kind of error for all, at once."""
+    store = open_store(url, time.time)
+    begun = time.monotonic()
+
+    with pytest.raises(StoreDownError):
+        store.load(KEY)
+
+    assert time.monotonic() - begun < 3
+    store.close()
+
+
+def test_keeps_the_file_to_itself(tmp_path: Path) -> None:
+    """The SQLite file is readable by its user alone."""
+    store = open_store(f"sqlite:///{tmp_path}/s.db", time.time)
+    store.create(KEY, record(a=1))
+
+    assert (tmp_path / "s.db").stat().st_mode & 0o777 == 0o600
+    store.close()
+
+
+def test_keeps_only_hashes_of_ids(redis_url: str) -> None:
+    """Who reads the store finds no id that a cookie could hold (CVE-2019-16782)."""
+    import redis
+
+    app = SessionMiddleware(Counter(), secret=SECRET, store=redis_url)
+    cookie = cookie_of(ask(app, "set=a"))
+    session_id = cookie.partition("=")[2].partition(".")[0]
+
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        keys = list(client.scan_iter("*"))
+
+    assert keys
+    assert not any(session_id in key for key in keys)
+
+
+def test_survives_a_restart_of_redis_with_persistence(services: Any, tmp_path: Path) -> None:
+    """With its append-only file, a Redis that is killed and started again has everything that was acknowledged."""
+    aof = ("--appendonly", "yes", "--appendfsync", "always")
+    with services.redis(tmp_path, *aof) as (port, process):
+        app = SessionMiddleware(Counter(), secret=SECRET, store=f"redis://127.0.0.1:{port}/0")
+        cookie = cookie_of(ask(app, "set=first"))
+        for number in range(20):
+            ask(app, f"set=k{number}", cookie)
+        process.kill()
+        process.wait()
+    with services.redis(tmp_path, *aof, port=port):
+        deadline = time.monotonic() + 10
+        while (answer := ask(app, "read", cookie)).code == 503 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        kept = answer.text.split(",")
+
+    assert len(kept) == 21

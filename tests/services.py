@@ -1,0 +1,125 @@
+"""Real servers for tests: each on a free port of this machine, its data in a temporary folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def program(name: str, *folders: str) -> str:
+    """Where a program is; a test that needs it is skipped, in continuous integration it fails."""
+    found = shutil.which(name) or shutil.which(name, path=os.pathsep.join(folders))
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"{name} is not installed")
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def wait_for(answers: Callable[[], bool], what: str, seconds: float = 20) -> None:
+    """Wait until a server answers."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if answers():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{what} does not answer")
+
+
+def listens(port: int) -> bool:
+    """Whether somebody takes connections there."""
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def running(command: Sequence[str], port: int, cwd: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server until the end of the block."""
+    process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: listens(port), command[0])
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT if "postgres" in command[-1] else signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextmanager
+def redis(folder: Path, *options: str, port: int = 0) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A Redis of our own."""
+    port = port or free_port()
+    command = [program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    with running([*command, *options], port) as process:
+        yield port, process
+
+
+@contextmanager
+def memcached() -> Iterator[int]:
+    """A memcached of our own."""
+    port = free_port()
+    command = [program("memcached"), "-l", "127.0.0.1", "-p", str(port), "-U", "0"]
+    if os.geteuid() == 0:
+        command += ["-u", "nobody"]
+    with running(command, port):
+        yield port
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[int]:
+    """A PostgreSQL of our own, as the user ``postgres`` where we are root: it refuses to run as root."""
+    folders = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
+    initdb, postgres = program("initdb", *folders), program("postgres", *folders)
+    port, data = free_port(), folder / "data"
+    become: list[str] = []
+    if os.geteuid() == 0:
+        import pwd
+
+        user = pwd.getpwnam("postgres")
+        become = [program("setpriv"), f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+        os.chown(folder, user.pw_uid, user.pw_gid)
+        for parent in folder.parents:  # pytest keeps its folders to itself
+            if parent.stat().st_uid == os.geteuid() and str(parent).startswith("/tmp/"):
+                parent.chmod(parent.stat().st_mode | 0o011)
+    subprocess.run(
+        [*become, initdb, "-D", str(data), "-U", "lamella", "--auth=trust", "-E", "UTF8", "--no-sync"],
+        check=True,
+        cwd="/",
+        stdout=subprocess.DEVNULL,
+    )
+    settings = ["fsync=off", f"unix_socket_directories={folder}", "listen_addresses=127.0.0.1", "max_connections=60"]
+    command = [*become, postgres, "-D", str(data), "-p", str(port), *(part for s in settings for part in ("-c", s))]
+    with running(command, port, cwd=Path("/")):
+        import psycopg
+
+        def answers() -> bool:
+            try:
+                psycopg.connect(f"postgresql://lamella@127.0.0.1:{port}/postgres").close()
+            except psycopg.OperationalError:
+                return False
+            return True
+
+        wait_for(answers, "postgres")
+        yield port
