@@ -283,6 +283,8 @@ def _describe(hint: Any) -> Iterator[str]:
 
 
 def _plural(hint: Any) -> str:
+    if "secret" in _marks(hint):
+        return "them"
     return {str: "text", int: "whole numbers", float: "numbers"}.get(hint) or describe(hint)
 
 

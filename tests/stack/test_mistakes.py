@@ -126,7 +126,10 @@ CASES = {
     "number for text": (LAYER + "text = 5", "6:8: text: expected text, not 5"),
     "text for a list": (LAYER + "names = 'abc'", '6:9: names: expected a list of text, not "abc"'),
     "number in a list": (LAYER + "names = [\n'a',\n  5]", "8:3: names: expected text, not 5"),
-    "duration": (LAYER + "idle = '30x'", '6:8: idle: expected a duration such as "30m", not "30x"'),
+    "duration": (
+        LAYER + "idle = '30x'",
+        '6:8: idle: expected seconds or a duration such as "30m", "1h30m", "500ms", not "30x"',
+    ),
     "size": (LAYER + "limit = -1", '6:9: limit: expected bytes or a size such as "500 B", "64 KiB", "10 MB", not -1'),
     "network": (
         LAYER + "trust = ['10.0.0.0/8', '10.0.0.1/8']",
@@ -161,7 +164,7 @@ CASES = {
     ),
     "a number as secret": (
         LAYER + "secret = 12345678",
-        '6:10: secret: expected { env = "NAME" } or { file = "path" } or a list of { env = "NAME" } or { file = "path" }',
+        '6:10: secret: expected { env = "NAME" } or { file = "path" } or a list of them',
     ),
     "misspelt source of a secret": (
         LAYER + "keys = { a = { evn = 'hunter2' } }",
