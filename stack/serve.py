@@ -20,6 +20,8 @@ __all__ = ["listen", "serve", "shown_address"]
 GRACE_SECONDS = 30.0
 #: As waitress and gunicorn: enough for a burst; wsgiref's 5 makes clients wait a second (SYN retry).
 _BACKLOG = 1024
+#: A connection made right before the signal to stop is waited for so long; its request is on the way.
+_FIRST_REQUEST_SECONDS = 2.0
 
 
 def listen(bind: str) -> socket.socket:
@@ -136,8 +138,17 @@ def _stop_listening(network: dict[int, Any]) -> None:
 
 
 def _is_busy(network: dict[int, Any]) -> bool:
-    """Tell whether a connection has a request in work, or an answer not yet sent."""
+    """Tell whether a connection has a request in work, an answer not yet sent, or was made but a moment ago."""
     return any(
-        getattr(item, "requests", None) or getattr(item, "total_outbufs_len", 0) or getattr(item, "request", None)
+        getattr(item, "requests", None)
+        or getattr(item, "total_outbufs_len", 0)
+        or getattr(item, "request", None)
+        or _is_fresh(item)
         for item in list(network.values())
     )
+
+
+def _is_fresh(item: Any) -> bool:
+    """Tell whether a client has connected whose first request is still on its way."""
+    created: float | None = getattr(item, "creation_time", None)
+    return created is not None and item.last_activity == created and time.time() - created < _FIRST_REQUEST_SECONDS
