@@ -66,7 +66,8 @@ class Result(NamedTuple):
     @property
     def reproduction(self) -> str:
         """The scenario as Python: the shortest script that shows it."""
-        return textwrap.dedent(inspect.getsource(self.rule.check))
+        source = textwrap.dedent(inspect.getsource(self.rule.check))
+        return source[source.index("def ") :]
 
     def __str__(self) -> str:
         return f"{self.code} {self.rule.says}: {self.seen}" if self.seen else f"{self.code} {self.rule.says}"
