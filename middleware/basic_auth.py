@@ -135,7 +135,7 @@ def _authenticate(field: str, check: Callable[[str, str], Identity | None]) -> I
     credentials = parse_authorization(field) if field else None
     if credentials is None or credentials.scheme != "basic":
         return None
-    pair = decode_credentials(credentials.value)
+    pair = decode_credentials(credentials.value.lstrip(" "))
     return None if pair is None else check(*pair)
 
 

@@ -46,7 +46,7 @@ class Credentials(NamedTuple):
 
     #: In lower case; schemes are compared without case.
     scheme: str
-    #: All that follows, unread.
+    #: All that follows the first space, unread.
     value: str
 
     def __repr__(self) -> str:
@@ -64,7 +64,7 @@ def parse_authorization(field: str) -> Credentials | None:
     scheme, _, value = field.strip(" \t").partition(" ")
     if not is_token(scheme):
         return None
-    return Credentials(scheme.lower(), value.strip(" "))
+    return Credentials(scheme.lower(), value)
 
 
 def is_user_name(text: str) -> bool:
