@@ -21,6 +21,8 @@ from lamella.stack.kernel.errors import BadRequestError, LamellaError
 from lamella.stack.kernel.keys import ROUTE
 
 if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
+
     from lamella.stack.kernel.keys import JSON, Route
 
     from .router import Router
@@ -146,6 +148,11 @@ class Request(webob.Request):
 
     #: The router that serves the request; None outside of one.
     router: Router | None = None
+
+    if TYPE_CHECKING:  # WebOb has no annotations
+
+        def __init__(self, environ: WSGIEnvironment, **options: Any) -> None: ...
+        def copy_get(self) -> Request: ...
 
     @property
     def route(self) -> Route | None:
