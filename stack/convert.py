@@ -235,6 +235,7 @@ _WORDS = {
     "cidr": 'a network such as "10.0.0.0/8"',
     "regex": "a regular expression",
     "path": "a path",
+    "output": '"-" (standard output), "stderr" or a path',
     "secret": '{ env = "NAME" } or { file = "path" }',
     "reference": 'a reference such as "package.module:attribute"',
     "app": 'an app ("module:attribute" or "@sub-stack")',
@@ -617,11 +618,13 @@ class Converter:
             return self._reference(value, path)
         if kind == "app":
             return self._app(value, hint, path)
-        if kind == "path":
+        if kind in ("path", "output"):
             if not isinstance(value, str) or not value or "\0" in value:
                 return self._refuse(value, hint, path)
-            # "-" is standard output.
-            return value if value == "-" else os.path.normpath(os.path.join(self._folder, value))
+            # "-" is standard output; "stderr" is a stream where lines are meant, and a file's name elsewhere.
+            if value == "-" or (kind == "output" and value == "stderr"):
+                return str(value)
+            return os.path.normpath(os.path.join(self._folder, value))
         check: Callable[[str, Any], Any] | None = getattr(kinds, kind, None)
         if kind not in ("duration", "size", "cidr", "regex") or check is None:
             return self.convert(value, hint.__origin__, path)

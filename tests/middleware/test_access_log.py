@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamella.middleware.access_log import AccessLogMiddleware
+from lamella.stack import load
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.keys import CLIENT, IDENTITY, MOUNT, REQUEST_ID, ROUTE, Client, Identity, Route
 from lamella.stack.testing import RecordingApp, call, environ, lint
@@ -591,6 +592,25 @@ def test_lines_of_threads_and_processes_never_mix(tmp_path: Path) -> None:
 
     lines = path.read_text().splitlines()
     assert len({json.loads(line)["path"] for line in lines}) == len(lines) == 1600
+
+
+@pytest.mark.parametrize(("output", "name"), [("logs.txt", "logs.txt"), ("stderr", None), ("-", None)])
+def test_a_path_in_a_stack_file_is_relative_to_it(
+    output: str, name: str | None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The two streams are no files."""
+    stack = tmp_path / "stack.toml"
+    stack.write_text(
+        f'lamella = 1\napp = {{ use = "wsgiref.simple_server:demo_app" }}\n'
+        f'[[layer]]\nuse = "lamella.middleware.access_log:AccessLogMiddleware"\noutput = "{output}"\n'
+    )
+
+    call(load(stack), environ("GET", "/here"))
+
+    streams = capfd.readouterr()
+    written = (tmp_path / name).read_text() if name else streams.err if output == "stderr" else streams.out
+    assert "GET /here" in written
+    assert [path.name for path in tmp_path.iterdir() if path != stack] == ([name] if name else [])
 
 
 @pytest.mark.parametrize(
