@@ -16,7 +16,7 @@ any layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 from urllib.parse import quote, urlencode
@@ -28,9 +28,9 @@ from lamella.stack.kernel.errors import BadRequestError, ConfigError
 from lamella.stack.kernel.http import Origin, is_token, parse_host
 from lamella.stack.kernel.keys import CLIENT, ROUTE, Route
 from lamella.stack.kernel.paths import canonical_path
-from lamella.stack.kernel.response import Headers, edit_headers, refuse
-from lamella.stack.kernel.response import close as close_body
+from lamella.stack.kernel.response import Headers, refuse
 
+from .hooks import Ending, Scope, call_after, call_before, call_teardown, end_file, find_handler, http_error
 from .requests import MissingKeyError, Request, safe_filename
 from .responses import (
     Response,
@@ -42,7 +42,6 @@ from .responses import (
     respond,
     safe_target,
     send_file,
-    to_response,
 )
 from .routing import (
     AmbiguousRouteError,
@@ -82,7 +81,6 @@ __all__ = [
 # WebOb has no annotations.
 _exc: Any = webob.exc
 _request: Any = Request
-_response: Any = Response
 
 View: TypeAlias = Callable[..., Any]
 Hook = TypeVar("Hook", bound=Callable[..., Any])
@@ -94,23 +92,6 @@ _VIEW_METHODS = ("get", "head", "post", "put", "patch", "delete", "options", "tr
 _ROUTE = ROUTE.name
 # inspect.CO_VARKEYWORDS, CO_COROUTINE and CO_ASYNC_GENERATOR; importing inspect costs more than the router.
 _CO_VARKEYWORDS, _CO_ASYNC = 0x08, 0x80 | 0x200
-
-
-class _Scope:
-    """The hooks and error handlers of one router."""
-
-    __slots__ = ("after", "before", "exceptions", "statuses", "teardown")
-
-    def __init__(self) -> None:
-        self.before: list[View] = []
-        self.after: list[View] = []
-        self.teardown: list[View] = []
-        self.exceptions: dict[type[BaseException], View] = {}
-        self.statuses: dict[int, View] = {}
-
-    @property
-    def is_empty(self) -> bool:
-        return not (self.before or self.after or self.teardown or self.exceptions or self.statuses)
 
 
 class Rule:
@@ -154,7 +135,7 @@ class Rule:
         host_pattern: HostPattern | None,
         defaults: Mapping[str, Any],
         slashes: str,
-        scopes: tuple[_Scope, ...],
+        scopes: tuple[Scope, ...],
     ) -> None:
         self.compiled = compiled
         self.pattern = compiled.source or "/"
@@ -222,7 +203,7 @@ class Router:
         self._compiler = PatternCompiler(converters)
         self._domain = HostPattern(domain).source if domain is not None else None
         self._templates = _templates(templates)
-        self._scope = _Scope()
+        self._scope = Scope()
         self._scopes = (self._scope,)
         self._rules: list[Rule] = []
         self._names: dict[str, list[Rule]] = {}
@@ -466,7 +447,7 @@ class Router:
             raise ConfigError("kind", kind, "a status from 400 to 599, or a class of exceptions")
         return decorate
 
-    def _note_hooks(self, scope: _Scope) -> None:
+    def _note_hooks(self, scope: Scope) -> None:
         for rule in self._rules:
             if scope in rule.scopes:
                 rule.has_hooks = True
@@ -729,7 +710,7 @@ class Router:
 
     def _run(
         self,
-        scopes: tuple[_Scope, ...],
+        scopes: tuple[Scope, ...],
         name: str,
         call: View,
         parameters: Mapping[str, Any],
@@ -740,30 +721,30 @@ class Router:
         environ = request.environ
         try:
             try:
-                result = _before(scopes, request)
+                result = call_before(scopes, request)
                 if result is None:
                     result = call(request, **parameters)
             except Exception as error:  # noqa: BLE001 - handlers decide; what none takes is raised again
                 result = self._handle(scopes, request, error)
             hooks = [hook for scope in reversed(scopes) for hook in reversed(scope.after)]
             if hooks:
-                result, start_response = _after(hooks, request, result, start_response, name)
+                result, start_response = call_after(hooks, request, result, start_response, name)
             body = respond(result, environ, start_response, name)
         except BaseException as error:
-            _end(scopes, request, error)
+            call_teardown(scopes, request, error)
             raise
         if not any(scope.teardown for scope in scopes):
             return body
         wrapper = environ.get("wsgi.file_wrapper")
-        if isinstance(wrapper, type) and isinstance(body, wrapper) and _end_file(body, scopes, request):
+        if isinstance(wrapper, type) and isinstance(body, wrapper) and end_file(body, scopes, request):
             return body
-        return _Ending(body, scopes, request)
+        return Ending(body, scopes, request)
 
-    def _handle(self, scopes: tuple[_Scope, ...], request: Request, error: Exception) -> Any:
+    def _handle(self, scopes: tuple[Scope, ...], request: Request, error: Exception) -> Any:
         """Return what the handler of *error* returns; raise it again where there is none. In an except block."""
-        answer = _http_error(error)
+        answer = http_error(error)
         for scope in reversed(scopes):
-            handler = _handler(scope, error, answer)
+            handler = find_handler(scope, error, answer)
             if handler is not None:
                 try:
                     return handler(request, error if not isinstance(error, BadRequestError) else answer)
@@ -898,149 +879,3 @@ def _origin(environ: WSGIEnvironment | None) -> Origin | None:
     if host is None:
         raise BadRequestError("the host is malformed")
     return Origin(scheme, host.host, host.port or (443 if scheme == "https" else 80))
-
-
-# --- hooks ---------------------------------------------------------------------------------------
-
-
-def _before(scopes: tuple[_Scope, ...], request: Request) -> Any:
-    """Call the hooks, the outermost router's first; the first that answers ends it."""
-    for scope in scopes:
-        for hook in scope.before:
-            result = hook(request)
-            if result is not None:
-                return result
-    return None
-
-
-def _after(
-    hooks: list[View], request: Request, result: Any, start_response: StartResponse, name: str
-) -> tuple[Any, StartResponse]:
-    """Pass the answer through the hooks; where it is another application's, pass its headers when they come."""
-    response = to_response(result, request.environ, name)
-    if response is not None:
-        for hook in hooks:
-            changed = hook(request, response)
-            if changed is not None and changed is not response:
-                response = to_response(changed, request.environ, name)
-                if response is None:
-                    raise ResponseError(f"a hook after {name} returned a WSGI application")
-        return response, start_response
-
-    def start(status: str, headers: Headers, exc_info: Any = None, /) -> Callable[[bytes], object]:
-        body: list[bytes] = []
-        response = _response(status=status, headerlist=list(headers), app_iter=body)
-        for hook in hooks:
-            changed = hook(request, response)
-            if (changed is not None and changed is not response) or response._app_iter is not body:
-                raise ResponseError(f"a hook after {name} replaced the body of a WSGI application")
-        edited = edit_headers(start_response, lambda _: list(response.headerlist))
-        if exc_info is None:
-            return edited(response.status, headers)
-        return edited(response.status, headers, exc_info)
-
-    return result, start
-
-
-def _end(scopes: tuple[_Scope, ...], request: Request, error: BaseException | None) -> None:
-    """Call every teardown hook, the innermost router's first, whatever they raise; raise the first of that."""
-    failed: BaseException | None = None
-    for scope in reversed(scopes):
-        for hook in reversed(scope.teardown):
-            try:
-                hook(request, error)
-            except BaseException as raised:  # noqa: BLE001 - the others must run
-                failed = failed or raised
-    if failed is not None:
-        raise failed
-
-
-def _end_file(body: Any, scopes: tuple[_Scope, ...], request: Request) -> bool:
-    """End when the server closes its own file wrapper, which stays what it is for ``sendfile``."""
-    inner = getattr(body, "close", None)
-    pending = [scopes]
-
-    def close() -> None:
-        if pending:
-            ending = pending.pop()
-            try:
-                if inner is not None:
-                    inner()
-            finally:
-                _end(ending, request, None)
-
-    try:
-        body.close = close
-    except AttributeError:
-        return False
-    return True
-
-
-class _Ending:
-    """A body after which the teardown hooks are called, once."""
-
-    __slots__ = ("_body", "_error", "_iterator", "_request", "_scopes")
-
-    def __init__(self, body: Iterable[bytes], scopes: tuple[_Scope, ...], request: Request) -> None:
-        self._body = body
-        self._iterator: Iterator[bytes] | None = None
-        self._scopes: tuple[_Scope, ...] = scopes
-        self._request = request
-        self._error: BaseException | None = None
-
-    def __iter__(self) -> _Ending:
-        return self
-
-    def __next__(self) -> bytes:
-        try:
-            if self._iterator is None:
-                self._iterator = iter(self._body)
-            return next(self._iterator)
-        except StopIteration:
-            raise
-        except BaseException as error:
-            self._error = error
-            raise
-
-    def close(self) -> None:
-        """Close the body, then call the hooks; a second call does nothing."""
-        scopes, self._scopes = self._scopes, ()
-        if not scopes:
-            return
-        try:
-            close_body(self._body)
-        except BaseException as error:
-            self._error = self._error or error
-            raise
-        finally:
-            _end(scopes, self._request, self._error)
-
-
-# --- errors --------------------------------------------------------------------------------------
-
-
-def _http_error(error: BaseException) -> Any | None:
-    """Return the answer that *error* is by itself, or None."""
-    if isinstance(error, _exc.WSGIHTTPException):
-        return error
-    if isinstance(error, BadRequestError):
-        kind = _exc.status_map.get(int(error.status[:3]), _exc.HTTPBadRequest)
-        answer = kind(error.reason)
-        answer.__cause__ = error
-        return answer
-    return None
-
-
-def _handler(scope: _Scope, error: BaseException, answer: Any | None) -> View | None:
-    """Return the handler of *scope* for *error*: by status, else by the nearest class."""
-    if answer is not None:
-        handler = scope.statuses.get(answer.status_code)
-        if handler is not None:
-            return handler
-    for kind in type(error).__mro__:
-        if answer is not None and kind is Exception:
-            return None
-        handler = scope.exceptions.get(kind)
-        if handler is not None:
-            return handler
-    return None

@@ -65,14 +65,16 @@ def test_every_attribute_is_a_value_or_a_400(case: dict[str, Any]) -> None:
 
 def test_an_untouched_request_is_webobs() -> None:
     """All of WebOb works on it."""
-    request = Request.blank("/a?x=1", POST={"y": "2"})
+    blank: Any = Request.blank
+    request = blank("/a?x=1", POST={"y": "2"})
 
     assert isinstance(request, webob.Request)
     assert (request.GET["x"], request.POST["y"], request.params["y"], request.path) == ("1", "2", "2", "/a")
     assert request.GET is not None
     assert request.POST.getall("y") == ["2"]
-    assert request.copy().POST["y"] == "2"
-    assert request.copy_get().method == "GET"
+    untyped: Any = request
+    assert untyped.copy().POST["y"] == "2"
+    assert untyped.copy_get().method == "GET"
 
 
 def test_a_changed_query_goes_into_the_environ() -> None:
