@@ -123,11 +123,8 @@ def find_layer(use: str) -> Callable[..., Any]:
         return found
     for point in _entry_points(_GROUP):
         if point.name == use:
-            try:
-                loaded: Callable[..., Any] = _callable(use, point.load(), "a layer")
-                return loaded
-            except (Exception, SystemExit) as error:
-                raise UnresolvedError(_import_failure(point.value, error)) from error
+            loaded: Callable[..., Any] = _callable(use, import_attribute(f"{point.module}:{point.attr}"), "a layer")
+            return loaded
     hint = did_you_mean(use, layer_names())
     raise UnresolvedError(f"no layer is called `{use}`{hint or '; a layer of your own is written module:attribute'}")
 
@@ -301,19 +298,20 @@ def _find_egg(use: str, wrap: type[PasteFilter] | type[PasteApp], what: str) -> 
     name = use.removeprefix("egg:")
     project, _, point_name = name.partition("#")
     point_name = point_name or "main"
+    if project.lower() == "lamella" and wrap is PasteFilter:
+        found = layer_class(point_name)  # also in a checkout, which is not installed
+        if found is not None:
+            return found
     try:
         points = distribution(project.strip()).entry_points
     except (PackageNotFoundError, ValueError):
-        hint = did_you_mean(project, (str(found.metadata["Name"]) for found in distributions()))
+        hint = did_you_mean(project, (str(one.metadata["Name"]) for one in distributions()))
         raise UnresolvedError(f"no distribution `{project}` is installed{hint}") from None
     for group in wrap.leading:
         for point in points:
             if point.group != group or point.name != point_name:
                 continue
-            try:
-                factory = point.load()
-            except (Exception, SystemExit) as error:
-                raise UnresolvedError(_import_failure(point.value, error)) from error
+            factory = import_attribute(f"{point.module}:{point.attr}")
             ours = getattr(factory, "lamella_layer", None)
             return _callable(use, ours if ours is not None else wrap(factory, group), "a factory")
     known = [point.name for point in points if point.group in wrap.leading]

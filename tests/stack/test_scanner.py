@@ -79,7 +79,7 @@ def test_takes_time_in_proportion() -> None:
 
 # --- documents at random ------------------------------------------------------------------------
 
-_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r", exclude_categories=("Cs",)), max_size=6)
+_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r", exclude_categories=["Cs"]), max_size=6)
 _SPACE = st.sampled_from(["", " ", "\t", "  "])
 _LINE_END = st.sampled_from(["\n", "\r\n", " # a = [{\n", "\n\n", "\n# ]\n"])
 _PLAIN_KEYS = st.sampled_from(["a", "b", "c-d", "1", "e_"])

@@ -32,7 +32,7 @@ def given(stack: Stack) -> dict[str, Any]:
     return found
 
 
-def trail(stack: Stack, path: str = "/", method: str = "GET", **headers: str) -> str:
+def trail(stack: Stack, path: str = "/", method: str = "GET", **headers: Any) -> str:
     """The names of the layers that a request passed."""
     return call(lint(stack), environ(method, path, **headers)).text.partition(" ")[2].rstrip(">")
 

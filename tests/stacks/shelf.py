@@ -123,3 +123,8 @@ number = 5
 def clock() -> float:
     """What a reference names."""
     return 0.0
+
+
+def paste_app(global_conf: Mapping[str, str]) -> WSGIApplication:
+    """What PasteDeploy's ``call:`` names."""
+    return app
