@@ -1,3 +1,4 @@
+# ruff: noqa: N806 - what is loaded by name are classes
 """Write the tables of ``docs/conformance.md``: our layers, and middlewares of others.
 
 Without arguments the page is written; with ``--check`` the program fails where it is out of date.
@@ -7,6 +8,8 @@ their table as it is. ``--peers`` prints their results as JSON and is what runs 
 
 from __future__ import annotations
 
+import functools
+import importlib
 import importlib.metadata
 import importlib.util
 import io
@@ -57,9 +60,7 @@ def ours() -> list[Row]:
     for name in contract.MODULES:
         subject = contract.Subject(name)
         probe = Probe(subject.path, subject.headers, getattr(subject.factory, "exempt", {}))
-        rows.append(
-            row(name, "", quietly(lambda subject=subject, probe=probe: conformance(subject.build, probe=probe)))
-        )
+        rows.append(row(name, "", quietly(functools.partial(conformance, subject.build, probe=probe))))
     return rows
 
 
@@ -85,30 +86,42 @@ def peers() -> list[Row]:
     # For the one that asks for credentials and the one that compresses; the others do not look.
     probe = Probe(headers={"authorization": "Basic YTpi", "accept_encoding": "gzip"})
     for name, distribution, factory in factories():
-        report = quietly(lambda factory=factory: conformance(factory, probe=probe))
+        report = quietly(functools.partial(conformance, factory, probe=probe))
         rows.append(row(name, importlib.metadata.version(distribution), report))
     return rows
 
 
+def load(module: str) -> Any:
+    """Import a module that only ``.venv-bench`` has."""
+    return importlib.import_module(module)
+
+
 def factories() -> list[tuple[str, str, Callable[[Any], Any]]]:
     """What is tried: its name, the distribution, and how it is made around an app."""
-    import sentry_sdk
-    import wsgicors
-    from beaker.middleware import SessionMiddleware
-    from opentelemetry.instrumentation.wsgi import OpenTelemetryMiddleware
-    from paste import cascade, cgitb_catcher, errordocument, gzipper, recursive, session, translogger, urlmap
-    from paste.auth.basic import AuthBasicHandler
-    from paste.exceptions.errormiddleware import ErrorMiddleware
-    from repoze.who.middleware import PluggableAuthenticationMiddleware
-    from sentry_sdk.integrations.wsgi import SentryWsgiMiddleware
-    from webob.dec import wsgify
-    from werkzeug.debug import DebuggedApplication
-    from werkzeug.middleware.dispatcher import DispatcherMiddleware
-    from werkzeug.middleware.lint import LintMiddleware
-    from werkzeug.middleware.profiler import ProfilerMiddleware
-    from werkzeug.middleware.proxy_fix import ProxyFix
-    from werkzeug.middleware.shared_data import SharedDataMiddleware
-    from whitenoise import WhiteNoise
+    sentry_sdk = load("sentry_sdk")
+    wsgicors = load("wsgicors")
+    SessionMiddleware = load("beaker.middleware").SessionMiddleware
+    OpenTelemetryMiddleware = load("opentelemetry.instrumentation.wsgi").OpenTelemetryMiddleware
+    cascade = load("paste.cascade")
+    cgitb_catcher = load("paste.cgitb_catcher")
+    errordocument = load("paste.errordocument")
+    gzipper = load("paste.gzipper")
+    recursive = load("paste.recursive")
+    session = load("paste.session")
+    translogger = load("paste.translogger")
+    urlmap = load("paste.urlmap")
+    AuthBasicHandler = load("paste.auth.basic").AuthBasicHandler
+    ErrorMiddleware = load("paste.exceptions.errormiddleware").ErrorMiddleware
+    PluggableAuthenticationMiddleware = load("repoze.who.middleware").PluggableAuthenticationMiddleware
+    SentryWsgiMiddleware = load("sentry_sdk.integrations.wsgi").SentryWsgiMiddleware
+    wsgify = load("webob.dec").wsgify
+    DebuggedApplication = load("werkzeug.debug").DebuggedApplication
+    DispatcherMiddleware = load("werkzeug.middleware.dispatcher").DispatcherMiddleware
+    LintMiddleware = load("werkzeug.middleware.lint").LintMiddleware
+    ProfilerMiddleware = load("werkzeug.middleware.profiler").ProfilerMiddleware
+    ProxyFix = load("werkzeug.middleware.proxy_fix").ProxyFix
+    SharedDataMiddleware = load("werkzeug.middleware.shared_data").SharedDataMiddleware
+    WhiteNoise = load("whitenoise").WhiteNoise
 
     sentry_sdk.init(dsn=None)
     empty = tempfile.mkdtemp()
@@ -121,12 +134,12 @@ def factories() -> list[tuple[str, str, Callable[[Any], Any]]]:
     def classify(environ: Any) -> str:
         return "browser"
 
-    @wsgify.middleware
+    @wsgify.middleware  # type: ignore[untyped-decorator]
     def passes(request: Any, app: Any) -> Any:
         return request.get_response(app)
 
     def returns_the_app(app: Any) -> Any:
-        @wsgify
+        @wsgify  # type: ignore[untyped-decorator]
         def view(request: Any) -> Any:
             return app
 
@@ -194,7 +207,8 @@ def table(rows: list[Row]) -> str:
     """Render results."""
     versions = any(one[1] for one in rows)
     lines = [
-        f"| middleware {'| version ' if versions else ''}| kept of {total()} | MUST broken | SHOULD broken | not tried |",
+        f"| middleware {'| version ' if versions else ''}| kept of {total()} "
+        "| MUST broken | SHOULD broken | not tried |",
         f"| --- |{' --- |' if versions else ''} --- | --- | --- | --- |",
     ]
     for name, version, passed, must, should, skipped in rows:

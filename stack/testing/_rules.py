@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES", "Answer", "NotReachedError", "Rule", "Trial", "ViolationError", "serve"]
 
-TEXT = [("Content-Type", "text/plain; charset=utf-8")]
+TEXT = (("Content-Type", "text/plain; charset=utf-8"),)
 PEP = "PEP 3333"
 
 
@@ -243,7 +243,7 @@ def a1(trial: Trial) -> None:
     def app(*arguments: Any, **named: Any) -> list[bytes]:
         seen.append((arguments, named))
         start_response = arguments[1] if len(arguments) > 1 else named["start_response"]
-        start_response("200 OK", TEXT)
+        start_response("200 OK", list(TEXT))
         return [b"hello"]
 
     seen: list[Any] = []
@@ -343,7 +343,7 @@ def a6(trial: Trial) -> None:
 )
 def a7(trial: Trial) -> None:
     def clears(environ: Any, start_response: Any) -> list[bytes]:
-        start_response("200 OK", TEXT)
+        start_response("200 OK", list(TEXT))
         environ.clear()
         return [b"hello"]
 
