@@ -20,6 +20,9 @@ from typing import Any
 
 __all__ = ["Supervisor"]
 
+#: By path: time of the last change in nanoseconds, and size; (0, -1) for a file that is gone.
+_States = dict[str, tuple[int, int]]
+
 #: How often files are looked at; a person does not notice less.
 POLL_SECONDS = 0.3
 #: A stack that is not built after this is broken.
@@ -53,31 +56,31 @@ class Supervisor:
         self._say = say
         self._serving: subprocess.Popen[bytes] | None = None
         self._files: set[str] = {os.path.abspath(stack_file)}
+        self._retired: list[subprocess.Popen[bytes]] = []
         self._stopped = False
 
     def run(self) -> None:
         """Serve and watch until SIGTERM or SIGINT."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        self._replace()
-        seen = self._snapshot()
+        seen = self._replace(self._snapshot())
         while not self._stopped:
             time.sleep(POLL_SECONDS)
             now = self._snapshot()
             if now != seen:
                 changed = sorted(os.path.relpath(name) for name, state in now.items() if seen.get(name) != state)
                 self._say(f"changed: {', '.join(changed) or 'a file is gone'}", "")
-                self._replace()
-                seen = self._snapshot()
+                seen = self._replace(now)
             elif self._serving is not None and self._serving.poll() is not None:
                 self._say(f"the serving process ended with exit code {self._serving.returncode}", "bad")
                 self._serving = None
-        self._end(self._serving)
+        for process in (self._serving, *self._retired):
+            self._end(process)
 
     def _stop(self, *_: object) -> None:
         self._stopped = True
 
-    def _snapshot(self) -> dict[str, tuple[int, int]]:
+    def _snapshot(self) -> _States:
         """Note the state of each watched file."""
         states = {}
         for name in self._files:
@@ -89,9 +92,16 @@ class Supervisor:
                 states[name] = (status.st_mtime_ns, status.st_size)
         return states
 
-    def _replace(self) -> None:
-        """Start a new process; stop the old one only if the new one stands."""
-        began = time.monotonic()
+    def _replace(self, seen: _States) -> _States:
+        """Start a new process; stop the old one only if the new one stands.
+
+        Args:
+            seen: The state of the files before; a change while the process is built is a change.
+
+        Returns:
+            The same, with the files that are watched from now on.
+        """
+        began, began_ns = time.monotonic(), time.time_ns()
         process, report = self._start()
         problems = ["the new process ended while it was building the stack"] if report is None else report["problems"]
         if report is not None:
@@ -101,10 +111,24 @@ class Supervisor:
                 self._say(problem, "bad")
             self._say("the old stack goes on serving" if self._serving else "waiting for a change", "")
             self._end(process)
-            return
-        old, self._serving = self._serving, process
-        self._say(f"{'reloaded' if old else 'built'} in {time.monotonic() - began:.2f} s", "good")
-        self._end(old)
+        else:
+            old, self._serving = self._serving, process
+            took = time.monotonic() - began
+            if old is not None:
+                self._retire(old)
+            self._say(f"{'reloaded' if old else 'built'} in {took:.2f} s", "good")
+        return {
+            name: seen.get(name, state if state[0] < began_ns else (0, -1)) for name, state in self._snapshot().items()
+        }
+
+    def _retire(self, old: subprocess.Popen[bytes]) -> None:
+        """Tell the old process to stop, and wait until it accepts nothing more; its last requests go on."""
+        old.terminate()
+        self._retired = [process for process in self._retired if process.poll() is None]
+        try:
+            old.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            self._retired.append(old)
 
     def _start(self) -> tuple[subprocess.Popen[bytes], dict[str, Any] | None]:
         """Start a process and wait for its report."""
