@@ -202,7 +202,7 @@ def _live(
     """Return the application that looks at each request."""
     below = base + "/"
     below_length = len(below)
-    cut = len(base)
+    cut = len(base.encode("latin-1").decode("utf-8"))  # the canonical path is decoded
     cache: dict[str, FileEntry] = {}
     lock = threading.Lock()
     clock = time.monotonic
@@ -297,7 +297,7 @@ def _immutable(
     hundred thousand files cost their names only.
     """
     table: dict[str, Any] = finder.table(base)
-    cut = len(base)
+    cut = len(base.encode("latin-1").decode("utf-8"))  # the canonical path is decoded
 
     def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         try:

@@ -34,7 +34,7 @@ _RANGE_SPEC = re.compile(r"([0-9]*)-([0-9]*)")
 _SINGLE_RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{0,18})")
 # More digits than any file has bytes; int() itself refuses over 4300 of them.
 _MOST_DIGITS = 18
-_HUGE = 10**_MOST_DIGITS
+_HUGE: int = 10**_MOST_DIGITS
 
 # Section 15.4.5: a 304 has the metadata that a cache updates its copy with, and none of the content's own.
 _CONTENT_FIELDS = frozenset(
