@@ -99,7 +99,11 @@ def respond(result: Any, environ: WSGIEnvironment, start_response: StartResponse
         return [body] if environ.get("REQUEST_METHOD") != "HEAD" else [b""]
     if (kind is _Webob or kind is Response) and not result.conditional_response:
         status, headers = result._status, result._headerlist
-        if not _is_known(headers):
+        try:
+            known = _known.issuperset(headers)
+        except TypeError:  # an unhashable item, which the check names
+            known = False
+        if not known:
             _check_headers(headers, view)
         if status != "200 OK":
             _check_status(status, view)
@@ -256,14 +260,6 @@ def _status_line(status: Any, view: str) -> str:
 def _check_status(status: str, view: str) -> None:
     if _STATUS.fullmatch(status) is None:
         raise ResponseError(f"the view {view} returned the status {status!r}; expected such as '200 OK'")
-
-
-def _is_known(headers: list[tuple[str, str]]) -> bool:
-    """Tell whether each of *headers* was checked before."""
-    try:
-        return _known.issuperset(headers)
-    except TypeError:  # an unhashable item, which the check will name
-        return False
 
 
 def _check_headers(headers: Iterable[Any], view: str) -> None:
