@@ -52,6 +52,7 @@ _ETAG_ELEMENT = re.compile(r'[ \t]*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*|[
 # RFC 3986 section 3.2.2: reg-name without sub-delims and percent-encoding, which no browser sends in Host.
 _REG_NAME = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*\.?")
 _PORT = re.compile(r"[0-9]{1,5}")
+_HEX_NUMBER = re.compile(r"0x[0-9a-f]*")
 
 # Browsers send at most a dozen; Rack was stopped by 1,000 (CVE-2026-34230).
 _MOST_WEIGHTED = 256
@@ -418,7 +419,8 @@ def _is_bad_ipv4(host: str) -> bool:
     """Tell whether *host* ends in a number but is no IPv4 address (URL standard, "ends in a number")."""
     labels = host.removesuffix(".").split(".")
     if not labels[-1].isdigit():
-        return False
+        # A last label such as 0x7f000001 is a number to a browser too, and would be 127.0.0.1.
+        return _HEX_NUMBER.fullmatch(labels[-1]) is not None
     if len(labels) != 4:
         return True
     return any(not x.isdigit() or len(x) > 3 or int(x) > 255 or (len(x) > 1 and x[0] == "0") for x in labels)
