@@ -79,8 +79,11 @@ Format: TypeAlias = Callable[[Entry], str]
 Escape: TypeAlias = Callable[[str], str]
 
 
-def make_format(name: str, hides: Callable[[str], bool] = is_secret, sample: float = 1.0) -> Format:
-    """Return the format *name*, with its memos; *hides* says which query parameters are secret."""
+def make_format(name: str, hides: Callable[[str], bool] = is_secret, sample: float = 1.0) -> tuple[Format, Format]:
+    """Return what makes a line of the format *name*, and what makes it anew where it is longer than ``LONGEST``.
+
+    *hides* says which query parameters are secret.
+    """
 
     def query_shown(query: str) -> str:
         return redact_query(query, hides)
@@ -90,13 +93,12 @@ def make_format(name: str, hides: Callable[[str], bool] = is_secret, sample: flo
 
     if name in ("common", "combined"):
         line = _clf(name == "combined", query_shown, referer_shown)
+    elif name == "json":
+        line = _json_lines(query_shown, referer_shown, sample)
     else:
-        line = _structured(name == "json", query_shown, referer_shown, sample)
+        line = _logfmt_lines(query_shown, referer_shown, sample)
 
-    def bounded(entry: Entry) -> str:
-        text = line(entry)
-        if len(text) <= LONGEST:
-            return text
+    def shorter(entry: Entry) -> str:
         # A hidden value must not show because its name was cut off: hide first, then cut.
         entry = entry._replace(query=query_shown(entry.query), referer=referer_shown(entry.referer))
         for cut in _CUTS:
@@ -105,7 +107,7 @@ def make_format(name: str, hides: Callable[[str], bool] = is_secret, sample: flo
                 return text
         return line(_shortened(entry._replace(headers=()), _CUTS[-1]))
 
-    return bounded
+    return line, shorter
 
 
 def _shortened(entry: Entry, cut: int) -> Entry:
@@ -276,9 +278,10 @@ def _clf(combined: bool, query_shown: Escape, referer_shown: Escape) -> Format:
     referer_of = _QueryMemo(lambda referer: _quoted(referer_shown(referer)))
 
     def line(entry: Entry) -> str:
-        (began, client, method, path, query, protocol, referer, agent, _, _, _, status, sent, *_, record, environ) = (
-            entry
-        )
+        # fmt: off
+        (began, client, method, path, query, protocol, referer, agent, _, _, _,
+         status, sent, _, _, _, _, record, environ) = entry
+        # fmt: on
         # As _client and _user do, without their calls: this runs for each request.
         proxied = record.get("lamella.client") or environ.get("lamella.client")
         if proxied is not None:
@@ -295,66 +298,98 @@ def _clf(combined: bool, query_shown: Escape, referer_shown: Escape) -> Format:
     return line
 
 
-def _structured(json: bool, query_shown: Escape, referer_shown: Escape, sample: float) -> Format:
-    """JSON lines with every key in each, or logfmt with those that have a value."""
-    write = _json if json else _logfmt
-    absent = "null" if json else ""
+class _Escapes(NamedTuple):
+    """The memos of a structured format: each field as it stands in the line, *absent* where it is empty."""
 
+    text: _Memo
+    path: _Memo
+    query: _QueryMemo
+    referer: _QueryMemo
+
+
+def _escapes(write: Escape, absent: str, query_shown: Escape, referer_shown: Escape) -> _Escapes:
     def escape(text: str) -> str:
         return write(text) if text else absent
 
-    stamp, text_of = _rfc3339_clock(), _Memo(escape)
-    path_of = _Memo(lambda path: escape(_path(path)))
-    query_of = _QueryMemo(lambda query: escape(_query(query_shown(query))))
-    referer_of = _QueryMemo(lambda referer: escape(referer_shown(referer)))
+    return _Escapes(
+        _Memo(escape),
+        _Memo(lambda path: escape(_path(path))),
+        _QueryMemo(lambda query: escape(_query(query_shown(query)))),
+        _QueryMemo(lambda referer: escape(referer_shown(referer))),
+    )
+
+
+def _json_lines(query_shown: Escape, referer_shown: Escape, sample: float) -> Format:
+    """One JSON object a line, with every key in each."""
+    text_of, path_of, query_of, referer_of = _escapes(_json, "null", query_shown, referer_shown)
+    stamp = _rfc3339_clock()
+    last_keys = f',"sample":{sample:g}' if sample < 1 else ""
+
+    def line(entry: Entry) -> str:
+        # fmt: off
+        (began, client, method, path, query, protocol, referer, agent, host, request_id, headers,
+         status, sent, first_ms, last_ms, aborted, exception, record, environ) = entry
+        # fmt: on
+        # As _client and _user do, without their calls: this runs for each request.
+        proxied = record.get("lamella.client") or environ.get("lamella.client")
+        if proxied is not None:
+            client = proxied.address
+        identity = record.get("lamella.identity") or environ.get("lamella.identity")
+        user = environ.get("REMOTE_USER", "") if identity is None else identity.user
+        mount, route, trace = entry.seen("lamella.mount"), entry.seen("lamella.route"), entry.seen("lamella.trace")
+        request_id = request_id or entry.seen("lamella.request_id")
+        shown = ""
+        if headers:
+            shown = f',"headers":{{{",".join([f"{_json(name)}:{_json(value)}" for name, value in headers])}}}'
+        return (
+            f'{{"time":"{stamp(began)}","client":{text_of[client]},"user":{text_of[user]},"method":{text_of[method]},'
+            f'"path":{path_of[path]},"query":{query_of[query]},"protocol":{text_of[protocol]},'
+            f'"status":{status or "null"},"bytes":{"null" if sent is None else sent},'
+            f'"first_byte_ms":{first_ms:.3f},"duration_ms":{last_ms:.3f},"aborted":{"true" if aborted else "false"},'
+            f'"exception":{text_of[exception]},"request_id":{_json(request_id) if request_id else "null"},'
+            f'"trace_id":{"null" if trace is None else _json(trace.trace_id)},'
+            f'"mount":{"null" if mount is None else _json(mount)},'
+            f'"route":{"null" if route is None else text_of[route.pattern]},"host":{text_of[host]},'
+            f'"referer":{referer_of[referer]},"user_agent":{text_of[agent]}{last_keys}{shown}}}\n'
+        )
+
+    return line
+
+
+def _logfmt_lines(query_shown: Escape, referer_shown: Escape, sample: float) -> Format:
+    """``key=value`` pairs, those with a value only."""
+    text_of, path_of, query_of, referer_of = _escapes(_logfmt, "", query_shown, referer_shown)
+    stamp = _rfc3339_clock()
     sampled = f"{sample:g}" if sample < 1 else ""
 
-    def fields(entry: Entry) -> list[tuple[str, str]]:
-        record, environ = entry.record, entry.environ
-        mount = record.get("lamella.mount")
-        if mount is None:
-            mount = environ.get("lamella.mount")
-        route = record.get("lamella.route") or environ.get("lamella.route")
-        trace = record.get("lamella.trace") or environ.get("lamella.trace")
-        result = [
-            ("time", f'"{stamp(entry.began)}"' if json else stamp(entry.began)),
+    def line(entry: Entry) -> str:
+        mount, route, trace = entry.seen("lamella.mount"), entry.seen("lamella.route"), entry.seen("lamella.trace")
+        request_id = entry.request_id or entry.seen("lamella.request_id")
+        fields = (
+            ("time", stamp(entry.began)),
             ("client", text_of[_client(entry)]),
             ("user", text_of[_user(entry)]),
             ("method", text_of[entry.method]),
             ("path", path_of[entry.path]),
             ("query", query_of[entry.query]),
             ("protocol", text_of[entry.protocol]),
-            ("status", entry.status or absent),
-            ("bytes", absent if entry.sent is None else str(entry.sent)),
+            ("status", entry.status),
+            ("bytes", "" if entry.sent is None else str(entry.sent)),
             ("first_byte_ms", f"{entry.first_ms:.3f}"),
             ("duration_ms", f"{entry.last_ms:.3f}"),
             ("aborted", "true" if entry.aborted else "false"),
             ("exception", text_of[entry.exception]),
-            ("request_id", escape(entry.request_id or entry.seen(_ID) or "")),
-            ("trace_id", absent if trace is None else escape(trace.trace_id)),
-            ("mount", absent if mount is None else write(mount)),
-            ("route", absent if route is None else text_of[route.pattern]),
+            ("request_id", _logfmt(request_id) if request_id else ""),
+            ("trace_id", "" if trace is None else trace.trace_id),
+            ("mount", "" if mount is None else _logfmt(mount)),
+            ("route", "" if route is None else text_of[route.pattern]),
             ("host", text_of[entry.host]),
             ("referer", referer_of[entry.referer]),
             ("user_agent", text_of[entry.agent]),
-        ]
-        if sampled:
-            result.append(("sample", sampled))
-        return result
-
-    def json_line(entry: Entry) -> str:
-        body = ",".join([f'"{name}":{value}' for name, value in fields(entry)])
-        if entry.headers:
-            headers = ",".join([f"{_json(name)}:{_json(value)}" for name, value in entry.headers])
-            body = f'{body},"headers":{{{headers}}}'
-        return f"{{{body}}}\n"
-
-    def logfmt_line(entry: Entry) -> str:
-        pairs = [f"{name}={value}" for name, value in fields(entry) if value]
+            ("sample", sampled),
+        )
+        pairs = [f"{name}={value}" for name, value in fields if value]
         pairs += [f"header_{name.replace('-', '_')}={_logfmt(value)}" for name, value in entry.headers]
         return " ".join(pairs) + "\n"
 
-    return json_line if json else logfmt_line
-
-
-_ID: Final = "lamella.request_id"
+    return line

@@ -1,4 +1,4 @@
-"""Where log lines go: one ``write(2)`` a line, so that no two lines mix; never an exception.
+"""Where log lines go: one ``write(2)`` a line, so that no two lines mix.
 
 A file is opened with ``O_APPEND``: the kernel puts each write at the end as a whole, from any
 thread and process. A line is never longer than ``PIPE_BUF`` (see ``_access_format``), so the same
@@ -16,10 +16,10 @@ from typing import Final, Protocol, TypeAlias
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.options import file_path
 
-__all__ = ["Write", "open_output"]
+__all__ = ["Write", "complainer", "open_output"]
 
-#: Takes one line, its newline included.
-Write: TypeAlias = Callable[[str], None]
+#: Takes one line, its newline included, and the time by ``perf_counter``; raises where it cannot be written.
+Write: TypeAlias = Callable[[str, float], None]
 
 # A served request takes longer than this, so each line of a server looks whether the file was moved away;
 # in a tight loop the 1.4 microseconds of stat(2) are spread over several lines.
@@ -45,33 +45,31 @@ def open_output(option: str, value: object) -> Write:
         ConfigError: It is none of them, or the file cannot be opened.
     """
     if value == "-":
-        return _safe(_standard("stdout"))
+        return _standard("stdout")
     if value == "stderr":
-        return _safe(_standard("stderr"))
+        return _standard("stderr")
     if isinstance(value, (str, os.PathLike)):
-        return _safe(_File(option, value).write)
+        return _File(option, value).write
     if callable(getattr(value, "write", None)):
-        return _safe(_to_stream(value))  # type: ignore[arg-type]
+        return _to_stream(value)  # type: ignore[arg-type]
     raise ConfigError(option, value, '"-" (standard output), "stderr", a path, or an open text stream')
 
 
-def _safe(write: Write) -> Write:
-    """Return *write*, which loses a line where it fails, and says so once a minute."""
-    complained = 0.0
+def complainer() -> Callable[[Exception], None]:
+    """Return a function that tells standard error of lost lines, once a minute."""
+    told = 0.0
 
-    def careful(line: str) -> None:
-        nonlocal complained
-        try:
-            write(line)
-        except Exception as error:  # noqa: BLE001  a full disk must not fail the request
-            if time.monotonic() - complained > _COMPLAINT or not complained:
-                complained = time.monotonic()
-                try:
-                    sys.stderr.write(f"lamella.access_log: lines are lost: {type(error).__name__}: {error}\n")
-                except Exception:  # noqa: BLE001, S110  nobody is left to tell
-                    pass
+    def complain(error: Exception) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if not told or now - told > _COMPLAINT:
+            told = now
+            try:
+                sys.stderr.write(f"lamella.access_log: lines are lost: {type(error).__name__}: {error}\n")
+            except Exception:  # noqa: BLE001, S110  nobody is left to tell
+                pass
 
-    return careful
+    return complain
 
 
 def _put(descriptor: int, line: bytes) -> bool:
@@ -87,7 +85,7 @@ def _standard(name: str) -> Write:
     known: object = None
     descriptor: int | None = None
 
-    def write(line: str) -> None:
+    def write(line: str, now: float) -> None:
         nonlocal known, descriptor
         stream = getattr(sys, name)
         if stream is not known:
@@ -114,7 +112,7 @@ def _descriptor(stream: object) -> int | None:
 
 
 def _to_stream(stream: _Stream) -> Write:
-    def write(line: str) -> None:
+    def write(line: str, now: float) -> None:
         stream.write(line)
         flush = getattr(stream, "flush", None)
         if flush is not None:
@@ -140,8 +138,7 @@ class _File:
         found = os.fstat(descriptor)
         return descriptor, (found.st_dev, found.st_ino)
 
-    def write(self, line: str) -> None:
-        now = time.perf_counter()
+    def write(self, line: str, now: float) -> None:
         if now - self._checked > _RECHECK:
             self._checked = now
             self._follow()

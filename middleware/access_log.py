@@ -25,8 +25,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from lamella.middleware._access_format import FORMATS, Entry, Format, make_format
-from lamella.middleware._log_writer import Write, open_output
+from lamella.middleware._access_format import FORMATS, LONGEST, Entry, Format, make_format
+from lamella.middleware._log_writer import Write, complainer, open_output
 from lamella.stack.kernel.environ import direct, header_key
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.http import is_token
@@ -34,7 +34,7 @@ from lamella.stack.kernel.options import Output, choice, strings
 from lamella.stack.kernel.order import Inside, Outside
 from lamella.stack.kernel.paths import AmbiguousPathError, canonical_path
 from lamella.stack.kernel.redact import REDACTED, secret_names
-from lamella.stack.kernel.response import close, get_header
+from lamella.stack.kernel.response import Headers, close, get_header
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -47,6 +47,8 @@ __all__ = ["AccessLogMiddleware"]
 _ANSWERS = "it answers by itself, and such an answer would not be logged"
 # Iterating a list calls nothing of the app: its end is read from the iterator, without a step in between.
 _SEQUENCES: Final = (list, tuple)
+# Status lines whose code is remembered; apps use few.
+_STATUSES: Final = 256
 # RFC 9110 section 6.4.1: no content, whatever the app yields; the server or `edge` drops it.
 _BODILESS: Final = frozenset({"100", "101", "102", "103", "204", "304"})
 
@@ -109,8 +111,8 @@ class AccessLogMiddleware:
         if logger is not None and output != "-":
             raise ConfigError("output", output, "no output, because there is a logger")
         write = open_output("output", output) if logger is None else _log_to(logger)
-        line = make_format(format, hides, sample)
-        self.wsgi_closure = _closure(direct(app), line, write, _excluded(exclude), float(sample), shown)
+        lines = make_format(format, hides, sample)
+        self.wsgi_closure = _closure(direct(app), lines, write, _excluded(exclude), float(sample), shown)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         return self.wsgi_closure(environ, start_response)
@@ -118,7 +120,7 @@ class AccessLogMiddleware:
 
 def _closure(
     inner: WSGIApplication,
-    line: Format,
+    lines: tuple[Format, Format],
     write: Write,
     excluded: Callable[[WSGIEnvironment], bool] | None,
     sample: float,
@@ -127,6 +129,8 @@ def _closure(
     """Return the layer's work: a closure, because it runs for each request."""
     clock, wall, make = time.perf_counter, time.time, tuple.__new__
     keep_all = excluded is None and sample >= 1
+    (line, shorter), complain = lines, complainer()
+    codes: dict[str, str] = {"": ""}
 
     def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         begun = clock()
@@ -151,13 +155,18 @@ def _closure(
         )
         skipped = excluded is not None and excluded(environ)
         status = ""
-        fields: list[tuple[str, str]] = []
+        fields: Headers = []
         written, first = 0, 0.0
 
-        def start(line: str, headers: list[tuple[str, str]], exc_info: ExcInfo = None, /) -> Callable[[bytes], object]:
+        def start(
+            status_line: str, headers: list[tuple[str, str]], exc_info: ExcInfo = None, /
+        ) -> Callable[[bytes], object]:
             nonlocal status, fields
-            put = start_response(line, headers) if exc_info is None else start_response(line, headers, exc_info)
-            status, fields = line, headers
+            if exc_info is None:
+                put = start_response(status_line, headers)
+            else:
+                put = start_response(status_line, headers, exc_info)
+            status, fields = status_line, headers
 
             def counted(data: bytes, /) -> object:
                 nonlocal written, first
@@ -172,7 +181,11 @@ def _closure(
         def finish(sent: int | None, ended: bool, at: float, error: BaseException | None) -> None:
             # Whatever goes wrong in here is the log's fault, and no reason to fail a request.
             try:
-                code = status[:3]
+                code = codes.get(status)
+                if code is None:
+                    code = status[:3] if status[:3].isdigit() and status[:3].isascii() else ""
+                    if len(codes) < _STATUSES:
+                        codes[status] = code
                 if sent is not None:
                     sent += written
                 if error is None:
@@ -188,16 +201,16 @@ def _closure(
                     and (skipped or (sample < 1 and random.random() >= sample))
                 ):
                     return
-                if not (code.isdigit() and code.isascii()):
-                    code = ""
                 if method == "HEAD" or code in _BODILESS:
                     sent, ended = 0, ended or error is None
                 last = clock()
                 first_ms, last_ms = ((first or at or last) - begun) * 1000, (last - begun) * 1000
                 result = (code, sent, first_ms, last_ms, not ended, exception, record, environ)
-                write(line(make(Entry, asked + result)))
-            except Exception:  # noqa: BLE001
-                _complain()
+                entry = make(Entry, asked + result)
+                text = line(entry)
+                write(text if len(text) <= LONGEST else shorter(entry), last)
+            except Exception as failure:  # noqa: BLE001
+                complain(failure)
 
         try:
             body = inner(environ, start)
@@ -402,15 +415,7 @@ def _log_to(logger: str | logging.Logger) -> Write:
         raise ConfigError("logger", logger, "a logger or the name of one")
     info = logger.info
 
-    def write(line: str) -> None:
+    def write(line: str, now: float) -> None:
         info("%s", line[:-1])
 
     return write
-
-
-def _complain() -> None:
-    """Tell the log of this module that a line could not be written."""
-    try:
-        logging.getLogger("lamella.access_log").exception("an access log line is lost")
-    except Exception:  # noqa: BLE001, S110  logging itself is broken
-        pass

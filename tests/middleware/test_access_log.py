@@ -30,7 +30,12 @@ CLF = re.compile(
     r'(?: "(?P<referer>(?:[^"\\]|\\.)*)" "(?P<agent>(?:[^"\\]|\\.)*)")?'
 )
 # A request whose every field has a value, for the exact formats.
-FULL = {"user_agent": "curl/8", "referer": "https://x.example/", "REMOTE_USER": "ann"}
+FULL: dict[str, Any] = {"user_agent": "curl/8", "referer": "https://x.example/", "REMOTE_USER": "ann"}
+
+
+def also(keys: dict[str, Any]) -> dict[str, Any]:
+    """Environ keys whose names are no Python names."""
+    return keys
 
 
 class Log:
@@ -151,7 +156,7 @@ def test_survives_an_app_that_clears_its_environ() -> None:
     """The line tells what was asked, not what the app left."""
     log = Log(RecordingApp(before=lambda request: request.clear()))
 
-    call(log.app, environ("GET", "/asked", **{"lamella.request_id": "r-1"}))
+    call(log.app, environ("GET", "/asked", **also({"lamella.request_id": "r-1"})))
 
     assert (log.entry["path"], log.entry["request_id"]) == ("/asked", "r-1")
 
@@ -173,7 +178,12 @@ def test_writes_at_the_end_of_the_body_and_once() -> None:
 @pytest.mark.parametrize(("taken", "sent"), [(0, 0), (1, 3), (2, 6), (3, 11)])
 def test_counts_what_of_a_list_was_handed_out(body: Any, taken: int, sent: int) -> None:
     """A server that stops early took only so many bytes, also where the app returned a plain list."""
-    log = Log(lambda request, start: [start("200 OK", []), body][1])
+
+    def app(request: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return body
+
+    log = Log(app)
 
     call(log.app, environ("GET", "/"), blocks=taken)
 
@@ -289,13 +299,13 @@ def test_keeps_the_file_wrapper_and_its_size(tmp_path: Path) -> None:
     for headers in ([("Content-Length", "1000")], []):
         wrapped: list[FileWrapper] = []
 
-        def app(request: dict[str, Any], start: Any, headers: Any = headers, wrapped: Any = wrapped) -> FileWrapper:
+        def app(request: dict[str, Any], start: Any, headers: Any = headers, wrapped: Any = wrapped) -> Any:
             start("200 OK", headers)
             wrapped.append(FileWrapper((tmp_path / "f").open("rb")))
             return wrapped[0]
 
         log = Log(app)
-        request = environ("GET", "/", **{"wsgi.file_wrapper": FileWrapper})
+        request = environ("GET", "/", **also({"wsgi.file_wrapper": FileWrapper}))
         body: Any = log.app(request, lambda *_: lambda data: None)
         assert body is wrapped[0]
         body.close()

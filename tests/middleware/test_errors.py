@@ -24,6 +24,11 @@ HTML = "text/html,application/xhtml+xml,*/*;q=0.8"
 BOOM = RuntimeError("the <secret> plan")
 
 
+def also(keys: dict[str, Any]) -> dict[str, Any]:
+    """Environ keys whose names are no Python names."""
+    return keys
+
+
 def layer(app: WSGIApplication, **options: Any) -> WSGIApplication:
     """The layer under test, with the linter outside."""
     return lint(ErrorsMiddleware(app, **options))
@@ -36,7 +41,7 @@ def failing(app: Any = None, path: str = "/", *, debug: bool = False, **headers:
 
 def test_turns_an_exception_into_a_problem() -> None:
     """A program that names no type gets RFC 9457, without a word of the exception."""
-    response = failing(**{"lamella.request_id": "r-1"})
+    response = failing(**also({"lamella.request_id": "r-1"}))
 
     assert response.status == "500 Internal Server Error"
     assert response.header("Content-Type") == "application/problem+json"
@@ -53,7 +58,7 @@ def test_turns_an_exception_into_a_problem() -> None:
 
 def test_turns_an_exception_into_a_page() -> None:
     """A browser gets a page that may run and load nothing, with the identifier on it."""
-    response = failing(accept=HTML, **{"lamella.request_id": "<r-1>"})
+    response = failing(accept=HTML, **also({"lamella.request_id": "<r-1>"}))
 
     assert response.header("Content-Type") == "text/html; charset=utf-8"
     assert "&lt;r-1&gt;" in response.text
@@ -63,7 +68,7 @@ def test_turns_an_exception_into_a_page() -> None:
 
 def test_turns_an_exception_into_text() -> None:
     """Who asks for plain text gets it."""
-    response = failing(accept="text/plain", **{"lamella.request_id": "r-1"})
+    response = failing(accept="text/plain", **also({"lamella.request_id": "r-1"}))
 
     assert response.body == b"500 Internal Server Error\nrequest r-1\n"
 
@@ -78,7 +83,7 @@ def test_prefers_json_for_programs(accept: str) -> None:
 
 def test_logs_the_traceback_with_the_identifier(caplog: pytest.LogCaptureFixture) -> None:
     """One record of level ERROR, the path escaped."""
-    failing(path="/a%0Ab", **{"lamella.request_id": "r-1"})
+    failing(path="/a%0Ab", **also({"lamella.request_id": "r-1"}))
 
     (made,) = [item for item in caplog.records if item.name == "lamella.errors"]
     assert made.getMessage() == "GET /a%0Ab failed (request r-1)"
@@ -282,8 +287,8 @@ def test_keeps_a_file_of_an_error_page() -> None:
         return given[0]
 
     response = Response()
-    request = environ("GET", "/", **{"wsgi.file_wrapper": FileWrapper})
-    body: Any = ErrorsMiddleware(app)(request, lambda status, headers, *_: setattr(response, "status", status))  # type: ignore[arg-type,return-value]
+    request = environ("GET", "/", **also({"wsgi.file_wrapper": FileWrapper}))
+    body: Any = ErrorsMiddleware(app)(request, lambda status, headers, *_: setattr(response, "status", status))  # type: ignore[arg-type]
     body.close()
 
     assert body is given[0]
@@ -317,7 +322,7 @@ def test_shows_the_site_s_own_pages(tmp_path: Path) -> None:
 
     def shown(status: str) -> str:
         app = layer(RecordingApp(status=status, body=[]), pages=pages)
-        return call(app, environ("GET", "/", accept=HTML, **{"lamella.request_id": "<r>"})).text
+        return call(app, environ("GET", "/", accept=HTML, **also({"lamella.request_id": "<r>"}))).text
 
     assert shown("404 Not Found") == "404: 404 Not Found  [&lt;r&gt;] $1 $other ä"
     assert shown("503 Busy").startswith("5xx: 503 Busy")
