@@ -34,7 +34,7 @@ def inside(request: dict[str, Any], **options: Any) -> dict[str, Any]:
     return app.environ
 
 
-def seen(options: dict[str, Any] | None = None, /, peer: str = PROXY, **headers: str) -> dict[str, Any]:
+def seen(options: dict[str, Any] | None = None, /, peer: str = PROXY, **headers: Any) -> dict[str, Any]:
     """What an app sees of a request from *peer* with *headers*."""
     return inside(environ("GET", "/x", REMOTE_ADDR=peer, host="orig", **headers), **(options or {}))
 
