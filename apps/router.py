@@ -17,7 +17,6 @@ any layer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 from urllib.parse import quote, urlencode
 
@@ -511,6 +510,8 @@ class Router:
         """Find the rule of *name* that takes most of *values*; return it, the path and the host."""
         rules = self._names.get(name)
         if not rules:
+            from difflib import get_close_matches
+
             near = get_close_matches(name, self._names, 1)
             raise UrlError(f"no view is named {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         if any(rule.view is not rules[0].view for rule in rules):
