@@ -192,8 +192,9 @@ def _closure(
                     exception = record.get("lamella.exception", "") if record else ""
                 else:
                     exception = _name(error)
-                    if not sent and not isinstance(error, GeneratorExit):
-                        code = "500"  # nothing is out yet: the server answers in the app's place
+                    if not ended and not sent:
+                        # Nothing is out yet: the server answers in the app's place, and that is no abort.
+                        code, ended = "500", True
                 if (
                     not keep_all
                     and not exception
@@ -215,7 +216,7 @@ def _closure(
         try:
             body = inner(environ, start)
         except BaseException as error:
-            finish(0, not (written or isinstance(error, GeneratorExit)), 0.0, error)
+            finish(0, False, 0.0, error)
             raise
         kind = type(body)
         if kind in _SEQUENCES:
@@ -319,7 +320,7 @@ class _Body:
             raise
         finally:
             self._error = None
-            finish(self._sent, self._ended or (error is not None and not self._sent), self._first, error)
+            finish(self._sent, self._ended, self._first, error)
 
 
 def _hook_file(
@@ -358,7 +359,7 @@ def _hook_file(
 
 def _file_size(body: Any) -> int | None:
     """Bytes from the file's position to its end; None where it is no real file."""
-    file: Any = getattr(body, "filelike", None)
+    file: Any = getattr(body, "filelike", None) or getattr(body, "file", None)  # waitress calls it `file`
     try:
         return max(0, os.fstat(file.fileno()).st_size - int(file.tell()))
     except (AttributeError, OSError, ValueError, TypeError):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import logging
 import os
 import re
+import socket
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -202,7 +207,12 @@ def test_counts_what_of_a_stream_was_handed_out(taken: int, sent: int) -> None:
 
 def test_keeps_the_length_of_a_list() -> None:
     """Servers compute a Content-Length from a body of length one."""
-    log = Log(lambda request, start: [start("200 OK", []), [b"hello"]][1])
+
+    def app(request: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return [b"hello"]
+
+    log = Log(app)
     body: Any = log.app(environ("GET", "/"), lambda *_: lambda data: None)
 
     assert len(body) == 1
@@ -249,6 +259,23 @@ def test_logs_an_app_whose_body_raises_at_once() -> None:
     call(log.app, environ("GET", "/"), keep_error=True)
 
     assert (log.entry["status"], log.entry["aborted"]) == (500, False)
+
+
+def test_an_error_while_closing_changes_no_status() -> None:
+    """The answer was complete, also where it is empty; the line names the exception."""
+
+    class Body(list[bytes]):
+        def close(self) -> None:
+            raise OSError("late")
+
+    def app(request: Any, start_response: Any) -> Any:
+        start_response("202 Accepted", [])
+        return Body()
+
+    log = Log(app)
+    call(log.app, environ("GET", "/"), keep_error=True)
+
+    assert (log.entry["status"], log.entry["aborted"], log.entry["exception"]) == (202, False, "OSError")
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
@@ -602,6 +629,88 @@ def test_lines_of_threads_and_processes_never_mix(tmp_path: Path) -> None:
 
     lines = path.read_text().splitlines()
     assert len({json.loads(line)["path"] for line in lines}) == len(lines) == 1600
+
+
+SERVERS = {
+    "waitress": ["waitress", "--listen=127.0.0.1:{port}"],
+    "gunicorn": ["gunicorn", "--no-control-socket", "--threads=2", "--bind=127.0.0.1:{port}"],
+    "granian": ["granian", "--interface=wsgi", "--port={port}"],
+}
+SERVED = """
+import time
+from lamella.middleware.access_log import AccessLogMiddleware
+
+def inner(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    if environ["PATH_INFO"] == "/list":
+        return [b"hello"]
+    if environ["PATH_INFO"] == "/file":
+        wrapper = environ.get("wsgi.file_wrapper", lambda file: [file.read()])
+        return wrapper(open(__file__, "rb"))
+    return stream()
+
+def stream():
+    for _ in range(500):
+        yield bytes(65536)
+        time.sleep(0.01)
+
+app = AccessLogMiddleware(inner, format="json", output="access.log")
+"""
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("server", SERVERS)
+def test_every_server_gets_its_lines(server: str, tmp_path: Path) -> None:
+    """A list, a file, and a client that leaves a stream: one line each, with the bytes that went out."""
+    if importlib.util.find_spec(server) is None:
+        assert not os.environ.get("CI"), f"{server} is not installed"
+        pytest.skip(f"{server} is not installed")
+    (tmp_path / "served.py").write_text(SERVED)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", *(part.format(port=port) for part in SERVERS[server]), "served:app"]
+    path = os.pathsep.join(filter(None, [str(tmp_path), *sys.path]))
+    log = tmp_path / "access.log"
+    with (tmp_path / "out").open("wb") as out:
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, stdout=out, stderr=subprocess.STDOUT
+        )
+    try:
+        assert _get(port, "/list").endswith(b"hello"), (tmp_path / "out").read_text()
+        _get(port, "/file")
+        _get(port, "/stream", leave_after=100_000)
+        deadline = time.monotonic() + 10
+        while log.read_text().count("\n") < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+    entries = {entry["path"]: entry for entry in map(json.loads, log.read_text().splitlines())}
+    assert (entries["/list"]["bytes"], entries["/list"]["aborted"]) == (5, False)
+    assert (entries["/file"]["bytes"], entries["/file"]["aborted"]) == (len(SERVED), False)
+    assert entries["/stream"]["aborted"] is True
+    assert 100_000 <= entries["/stream"]["bytes"] < 500 * 65536
+
+
+def _get(port: int, path: str, leave_after: int = 1 << 30) -> bytes:
+    """The raw answer; waits for a server that is just starting, and leaves after that many bytes."""
+    deadline = time.monotonic() + 15
+    while True:
+        try:
+            connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+            break
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+    with connection:
+        connection.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+        received = b""
+        while len(received) < leave_after and (block := connection.recv(65536)):
+            received += block
+    return received
 
 
 @pytest.mark.parametrize(("output", "name"), [("logs.txt", "logs.txt"), ("stderr", None), ("-", None)])
