@@ -436,7 +436,8 @@ class Stack(_Frozen):
     # -- serving --
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        return self.wsgi_closure(environ, start_response)
+        built = self._built
+        return (self.wsgi_closure if built is None else built)(environ, start_response)
 
     @property
     def wsgi_closure(self) -> WSGIApplication:

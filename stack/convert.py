@@ -66,26 +66,28 @@ class Parameter:
         name: The option.
         hint: Its annotation, resolved; ``Any`` where it has none.
         default: Its default, or :data:`REQUIRED`.
+        is_marked: The author knows the marks: what has none is no secret, whatever its name.
     """
 
-    __slots__ = ("default", "hint", "kinds", "name")
+    __slots__ = ("default", "hint", "is_marked", "kinds", "name")
 
-    def __init__(self, name: str, hint: Any, default: Any) -> None:
+    def __init__(self, name: str, hint: Any, default: Any, *, is_marked: bool = False) -> None:
         self.name = name
         self.hint = hint
         self.default = default
         #: Names of the marks anywhere in the annotation.
         self.kinds = frozenset(_marks(hint))
+        self.is_marked = is_marked or bool(self.kinds) or hint in (bool, int, float)
 
     @property
     def is_secret(self) -> bool:
         """Tell whether the value is masked: by its mark, or where it has none by its name."""
-        return "secret" in self.kinds or (not self.kinds and _MASKED.fullmatch(self.name) is not None)
+        return "secret" in self.kinds or (not self.is_marked and _MASKED.fullmatch(self.name) is not None)
 
     @property
     def refuses_literals(self) -> bool:
         """Tell whether text for it may not stand in a stack file, though it is not marked."""
-        return not self.kinds and _LITERAL_REFUSED.fullmatch(self.name) is not None and self.hint is not bool
+        return not self.is_marked and _LITERAL_REFUSED.fullmatch(self.name) is not None
 
 
 class Signature:
@@ -152,11 +154,11 @@ def signature(factory: Any, leading: int = 1) -> Signature:
     defaults.update(zip(positional[len(positional) - len(tail) :], tail, strict=True))
     keywords = names[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
     chosen = [*positional[max(leading, code.co_posonlyargcount) :], *keywords]
-    hints = function.__annotations__
-    parameters = {
-        name: Parameter(name, _resolve(hints.get(name, Any), function.__globals__), defaults.get(name, REQUIRED))
-        for name in chosen
-    }
+    hints, ours = function.__annotations__, function.__module__.startswith("lamella.")
+    parameters = {}
+    for name in chosen:
+        hint = _resolve(hints.get(name, Any), function.__globals__)
+        parameters[name] = Parameter(name, hint, defaults.get(name, REQUIRED), is_marked=ours)
     return Signature(parameters, takes_any)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import lamella.middleware
 from lamella.stack import Stack, StackFileError, load
 from lamella.stack.check import check
 from lamella.stack.kernel.options import Secret
@@ -490,3 +495,22 @@ def test_the_example_files_are_right(path: Path, write: Write, monkeypatch: pyte
     monkeypatch.setenv("SHOP_KEY", "kZ3vQmP0sLx8RtYw2NbUeHaJdGfC6iVo")
     for profile in [None, *tomllib.loads(path.read_text(encoding="utf-8")).get("profile", {})]:
         assert [str(one) for one in check(path, profile).problems] == []
+
+
+LAYERS = sorted(path.stem for path in Path(lamella.middleware.__path__[0]).glob("[!_]*.py"))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_sample_of_each_layer_is_right(name: str, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the docstring of a layer shows can be written into a stack file as it stands."""
+    monkeypatch.syspath_prepend(str(STACKS))
+    docstring = importlib.import_module(f"lamella.middleware.{name}").__doc__ or ""
+    sample = textwrap.dedent(re.split(r"\n(?=\S)", docstring.partition(".. code-block:: toml\n")[2])[0])
+    for variable in re.findall(r'env = "(\w+)"', sample):
+        monkeypatch.setenv(variable, "kZ3vQmP0sLx8RtYw2NbUeHaJdGfC6iVo")
+    shutil.copytree(STACKS.parent / "data", Path.cwd(), dirs_exist_ok=True)
+    file = write(f'lamella = 1\napp.use = "shelf:app"\n{sample}')
+    problems = [one for one in check(file, expectations=False).problems if one.phase != "order"]
+
+    # A sample may name a module of the reader's.
+    assert [str(one) for one in problems if "no module named `shop`" not in one.message] == []
