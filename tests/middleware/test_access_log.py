@@ -604,6 +604,7 @@ def test_a_failing_logger_fails_no_request() -> None:
     assert call(AccessLogMiddleware(RecordingApp(), logger=logger), environ("GET", "/")).body == b"hello"
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_lines_of_threads_and_processes_never_mix(tmp_path: Path) -> None:
     """Four processes with four threads each: every line is whole."""
     path = tmp_path / "access.log"

@@ -121,6 +121,7 @@ def test_uses_a_fresh_result_again() -> None:
         assert len(calls) == expected
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_works_in_a_forked_worker() -> None:
     """A check that hung in the parent does not make its children unready."""
     release = threading.Event()

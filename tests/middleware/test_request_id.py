@@ -165,6 +165,7 @@ def test_threads_never_get_the_same_identifier(generate: Any) -> None:
     assert len(set(made)) == len(made) == 8000
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_worker_draws_its_own_number() -> None:
     """Snowflakes of two processes differ in the process's ten bits, but for one chance in a thousand each."""
     generate = snowflake()
