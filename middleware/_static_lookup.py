@@ -52,6 +52,8 @@ _DIRECTORY: int = getattr(os, "O_DIRECTORY", 0)
 # Not "there is no such file" but "not now": answered with 503 instead of passing the request on.
 _BUSY = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ENOBUFS, errno.ESTALE})
 
+_MOST_LINKS = 3
+
 Roots = tuple[str, ...]
 
 
@@ -244,7 +246,8 @@ def _walk_finds(descriptor: int, root: str, relative: str, symlinks: str) -> boo
 def scan(root: str, symlinks: str, visible: frozenset[str] | None) -> Iterator[tuple[str, bool]]:
     """List everything below *root* that a path can name.
 
-    A folder that is its own ancestor by way of links is listed once.
+    A link to a folder that it lies in is not followed, nor one behind three others: links among
+    folders can name the same few files in more ways than there are atoms.
 
     Yields:
         The path in WSGI form (latin-1 characters that stand for UTF-8 bytes), starting with a
@@ -278,7 +281,11 @@ def scan(root: str, symlinks: str, visible: frozenset[str] | None) -> Iterator[t
                     trail = (*chain, real)
                     if os.path.isfile(target):
                         yield path, False
-                    elif os.path.isdir(target) and not any((place + "/").startswith(target + "/") for place in trail):
+                    elif (
+                        len(trail) <= _MOST_LINKS
+                        and os.path.isdir(target)
+                        and not any((place + "/").startswith(target.rstrip("/") + "/") for place in trail)
+                    ):
                         yield path, True
                         pending.append((entry.path, path, target, trail))
                 elif entry.is_dir(follow_symlinks=False):

@@ -136,20 +136,21 @@ def parse_ranges(text: str, size: int, *, limit: int = 64) -> list[tuple[int, in
         limit: Most ranges to answer; a field with more is ignored, as section 14.2 allows.
 
     Returns:
-        ``(start, stop)`` pairs in the client's order, *stop* excluded. An empty list means that
-        none can be satisfied (416). None means that the field is to be ignored: another unit,
-        malformed, an empty representation, or a request that costs more than the whole:
-        over *limit* ranges, more than two that overlap, or more bytes than there are.
+        ``(start, stop)`` pairs in the client's order, *stop* excluded. An empty list stands for a 416:
+        no range can be satisfied, or one is malformed (section 14.2 leaves it open to ignore or to reject
+        those; nginx and Go reject). None means that the field is to be ignored: another unit,
+        nothing in it, an empty representation, or a request that costs more than the whole: over
+        *limit* ranges, more than two that overlap, or more bytes than there are.
     """
     single = _SINGLE_RANGE.fullmatch(text)
     if single is not None and size:  # what nearly every client sends
         first, last_text = int(single[1]), single[2]
         last = int(last_text) if last_text else _HUGE
         if last < first:
-            return None
+            return []
         return [(first, last + 1 if last < size else size)] if first < size else []
     unit, equals, specs = text.partition("=")
-    if not equals or unit.strip(" \t").lower() != "bytes" or size == 0:
+    if not equals or unit.strip(" \t").lower() != "bytes" or not specs or size == 0:
         return None
     ranges: list[tuple[int, int]] = []
     any_spec = False
@@ -159,14 +160,14 @@ def parse_ranges(text: str, size: int, *, limit: int = 64) -> list[tuple[int, in
             continue
         match = _RANGE_SPEC.fullmatch(spec)
         if match is None:
-            return None
+            return []
         any_spec = True
         first_text, last_text = match.groups()
         if first_text:
             first = _position(first_text)
             last = _position(last_text) if last_text else _HUGE
             if last < first:  # section 14.1.1: "is invalid if the last-pos value is … less than the first-pos"
-                return None
+                return []
             if first < size:
                 ranges.append((first, min(last + 1, size)))
         elif last_text:
@@ -174,11 +175,11 @@ def parse_ranges(text: str, size: int, *, limit: int = 64) -> list[tuple[int, in
             if suffix:  # a suffix of no bytes cannot be satisfied
                 ranges.append((size - suffix, size))
         else:
-            return None
+            return []
         if len(ranges) > limit:
             return None
     if not any_spec:
-        return None
+        return []
     return None if len(ranges) > 1 and _is_wasteful(ranges, size) else ranges
 
 

@@ -553,7 +553,7 @@ def test_live_mode_sees_every_change(root: Path) -> None:
     """New, changed, replaced, precompressed and removed files, without waiting."""
     app = StaticMiddleware(missing(), root=root)
 
-    def body(name: str, **headers: str) -> bytes:
+    def body(name: str, **headers: Any) -> bytes:
         return call(app, environ("GET", name, **headers)).body
 
     for content in (b"one", b"two", b"six"):

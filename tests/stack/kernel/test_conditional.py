@@ -126,14 +126,14 @@ def test_reads_one_etag_only() -> None:
         pytest.param("items=0-4", None, id="another unit"),
         pytest.param("bytes", None, id="no ranges"),
         pytest.param("bytes=", None, id="empty"),
-        pytest.param("bytes=,,,", None, id="only commas"),
-        pytest.param("bytes=-", None, id="lone dash"),
-        pytest.param("bytes=4-1", None, id="backwards"),
-        pytest.param("bytes=+0-4", None, id="sign"),
-        pytest.param("bytes=0_0-4", None, id="underscore"),
-        pytest.param("bytes=\xb2-5", None, id="superscript digit"),
-        pytest.param("bytes=٠-٤", None, id="arabic digits"),
-        pytest.param("bytes=0-4,x-y", None, id="one malformed"),
+        pytest.param("bytes=,,,", [], id="only commas"),
+        pytest.param("bytes=-", [], id="lone dash"),
+        pytest.param("bytes=4-1", [], id="backwards"),
+        pytest.param("bytes=+0-4", [], id="sign"),
+        pytest.param("bytes=0_0-4", [], id="underscore"),
+        pytest.param("bytes=\xb2-5", [], id="superscript digit"),
+        pytest.param("bytes=٠-٤", [], id="arabic digits"),
+        pytest.param("bytes=0-4,x-y", [], id="one malformed"),
         pytest.param("bytes=0-,0-,0-", None, id="more bytes than there are"),
         pytest.param("bytes=0-3,1-4,2-5", None, id="three overlap"),
     ],
@@ -177,7 +177,7 @@ def test_one_range_is_what_slicing_gives(first: int, last: int | None, size: int
     ranges = parse_ranges(f"bytes={first}-{'' if last is None else last}", size)
 
     if last is not None and last < first:
-        assert ranges is None
+        assert ranges == []
     else:
         expected = content[first:] if last is None else content[first : last + 1]
         assert b"".join(content[start:stop] for start, stop in ranges or ()) == expected
