@@ -216,6 +216,8 @@ def _connect(sql: Any, url: Any, table: Any) -> Any:
         options.update(pool_pre_ping=True, pool_timeout=_POOL_TIMEOUT, pool_recycle=1800)
     # Each statement is a transaction of its own: what it does is decided by its WHERE.
     engine = sql.create_engine(url, isolation_level="AUTOCOMMIT", connect_args=arguments, **options)
+    if backend == "sqlite":
+        sql.event.listen(engine, "connect", _tune_sqlite)
     try:
         table.metadata.create_all(engine)
     except sql.exc.DBAPIError:
@@ -223,6 +225,12 @@ def _connect(sql: Any, url: Any, table: Any) -> Any:
         if not sql.inspect(engine).has_table(table.name):
             raise
     return engine
+
+
+def _tune_sqlite(connection: Any, _: object) -> None:
+    """Let readers and a writer work at once, as the store of ``sqlite://`` does."""
+    connection.execute("PRAGMA journal_mode=WAL").close()
+    connection.execute("PRAGMA synchronous=NORMAL").close()
 
 
 def _disconnect(engine: Any) -> None:

@@ -51,7 +51,9 @@ def listens(port: int) -> bool:
 
 
 @contextmanager
-def running(command: Sequence[str], port: int, cwd: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: Sequence[str], port: int, cwd: Path | None = None, stop: signal.Signals = signal.SIGTERM
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server until the end of the block."""
     process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -59,7 +61,7 @@ def running(command: Sequence[str], port: int, cwd: Path | None = None) -> Itera
         yield process
     finally:
         if process.poll() is None:
-            process.send_signal(signal.SIGINT if "postgres" in command[-1] else signal.SIGTERM)
+            process.send_signal(stop)
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:
@@ -111,7 +113,7 @@ def postgresql(folder: Path) -> Iterator[int]:
     )
     settings = ["fsync=off", f"unix_socket_directories={folder}", "listen_addresses=127.0.0.1", "max_connections=60"]
     command = [*become, postgres, "-D", str(data), "-p", str(port), *(part for s in settings for part in ("-c", s))]
-    with running(command, port, cwd=Path("/")):
+    with running(command, port, cwd=Path("/"), stop=signal.SIGINT):
         import psycopg
 
         def answers() -> bool:

@@ -234,7 +234,8 @@ class Counter:
 
 def ask(app: Any, query: str, cookie: str = "") -> Response:
     """One request."""
-    return call(app, environ("GET", f"/?{query}", **({"cookie": cookie} if cookie else {})))
+    more: dict[str, Any] = {"cookie": cookie} if cookie else {}
+    return call(app, environ("GET", f"/?{query}", **more))
 
 
 def cookie_of(response: Response) -> str:
@@ -279,10 +280,12 @@ def test_loses_no_key_of_four_parallel_writers(url: str) -> None:
     """Four writers on different keys, in two processes of two threads, round after round: none is lost."""
     app = SessionMiddleware(Counter(), secret=SECRET, store=url)
     cookies = [cookie_of(ask(app, "set=first")) for _ in range(ROUNDS)]
+    gate = multiprocessing.get_context("fork").Barrier(4)
 
     def process(number: int) -> None:
         def write(thread: int) -> None:
             for cookie in cookies:
+                gate.wait(30)
                 assert ask(app, f"set=k{number}{thread}", cookie).code == 200
 
         in_two_threads(write)
