@@ -132,6 +132,23 @@ def test_raises_again_what_comes_too_late(caplog: pytest.LogCaptureFixture) -> N
     assert [item.name for item in caplog.records] == ["lamella.errors"]
 
 
+def test_raises_again_on_a_server_that_forgives_everything() -> None:
+    """Some servers take a second ``start_response`` after content without a word: no page is glued to a half answer."""
+    started: list[str] = []
+
+    def start_response(status: str, *_: Any) -> Any:
+        started.append(status)
+        return lambda data: None
+
+    app = ErrorsMiddleware(RecordingApp(body=[b"part"], raises_after=BOOM))
+    body = iter(app(environ("GET", "/"), start_response))
+
+    assert next(body) == b"part"
+    with pytest.raises(RuntimeError):
+        next(body)
+    assert started == ["200 OK"]
+
+
 def test_raises_again_after_write() -> None:
     """The same where the content went through ``write()``."""
 
