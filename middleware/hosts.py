@@ -50,8 +50,8 @@ class HostsMiddleware:
     requires = ()
     order = (
         Inside("proxy", "L105", "the host a client asked for is known only after the trusted proxies were heard"),
-        Outside("https", "L120", "a redirect must not be built from a host that is not allowed"),
-        Outside("dispatch", "L120", "an app that builds URLs must not see a host that is not allowed"),
+        Outside("https", "L119", "a redirect must not be built from a host that is not allowed"),
+        Outside("dispatch", "L119", "an app that builds URLs must not see a host that is not allowed"),
     )
     streams = True
 

@@ -63,7 +63,7 @@ class HTTPSMiddleware:
     requires = ()
     order = (
         Inside("proxy", "L105", "behind a proxy every request looks like http, which makes a redirect loop"),
-        Inside("hosts", "L120", "a redirect must not be built from a host that is not allowed"),
+        Inside("hosts", "L119", "a redirect must not be built from a host that is not allowed"),
     )
     streams = True
 
