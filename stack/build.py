@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import os
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from lamella.stack.convert import Signature
     from lamella.stack.problems import Problem
+    from lamella.stack.signatures import Signature
     from lamella.stack.statements import Description, Expectation, Silence
 
 __all__ = ["Application", "Around", "Layer", "Origin", "Setting", "Stack", "load"]
@@ -252,7 +252,7 @@ class Layer(_Frozen):
     def signature(self) -> Signature | None:
         """The options that the factory takes; None where it does not tell."""
         if self._signature is None:
-            from lamella.stack.convert import signature
+            from lamella.stack.signatures import signature
 
             try:
                 self._set(_signature=signature(self.factory))
@@ -274,7 +274,7 @@ class Layer(_Frozen):
     @property
     def settings(self) -> tuple[Setting, ...]:
         """Every option with its value and origin, those left at their defaults included."""
-        from lamella.stack.convert import REQUIRED
+        from lamella.stack.signatures import REQUIRED
 
         known = self.signature
         parameters = dict(known.parameters) if known is not None else {}

@@ -1,4 +1,4 @@
-"""Typed options: what a factory's signature says, and values of a stack file made to fit it.
+"""Typed options: values of a stack file made to fit the annotations of a layer.
 
 The structure of an annotation is walked here, because the marks of
 :mod:`lamella.stack.kernel.options` may stand anywhere in it; what is no structure and no
@@ -7,45 +7,32 @@ mark is left to msgspec, which converts and refuses.
 
 from __future__ import annotations
 
-import builtins
 import collections.abc
 import os
 import re
 import types
-import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from lamella.stack.kernel import options as kinds
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.options import Kind, Secret
 from lamella.stack.problems import UnresolvedError, did_you_mean
-from lamella.stack.references import PasteApp, PasteFilter, import_attribute, is_reference
+from lamella.stack.references import import_attribute, is_reference
+from lamella.stack.signatures import Parameter, is_typed_dict, marks, typed_dict
 
 __all__ = [
     "BAD",
-    "REQUIRED",
     "Converter",
-    "Parameter",
-    "Signature",
     "Text",
     "describe",
     "is_external",
-    "signature",
     "toml_text",
 ]
 
 #: What a refused value is converted to; its problem has been reported.
 BAD: Any = type("Bad", (), {"__repr__": lambda self: "BAD", "__slots__": ()})()
-#: The default of an option that has none.
-REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED", "__slots__": ()})()
-
 _EXTERNAL = frozenset({"env", "file", "insecure", "default"})
-# How others name what must not be shown; what may not stand in the file either.
-_LITERAL_REFUSED = re.compile(
-    r"(?:.*_)?(?:secrets?|secret_?key|passw(?:or)?d|passphrase|(?:api|private|signing|encryption)_?key)", re.IGNORECASE
-)
-_MASKED = re.compile(_LITERAL_REFUSED.pattern + r"|(?:.*_)?(?:tokens?|credentials?)", re.IGNORECASE)
 _SEQUENCES = (
     list,
     collections.abc.Sequence,
@@ -57,176 +44,6 @@ _SEQUENCES = (
 _SETS = (set, frozenset, collections.abc.Set, collections.abc.MutableSet)
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
-
-
-class Parameter:
-    """One option of a factory.
-
-    Args:
-        name: The option.
-        hint: Its annotation, resolved; ``Any`` where it has none.
-        default: Its default, or :data:`REQUIRED`.
-        is_marked: The author knows the marks: what has none is no secret, whatever its name.
-    """
-
-    __slots__ = ("default", "hint", "is_marked", "kinds", "name")
-
-    def __init__(self, name: str, hint: Any, default: Any, *, is_marked: bool = False) -> None:
-        self.name = name
-        self.hint = hint
-        self.default = default
-        #: Names of the marks anywhere in the annotation.
-        self.kinds = frozenset(_marks(hint))
-        self.is_marked = is_marked or bool(self.kinds) or hint in (bool, int, float)
-
-    @property
-    def is_secret(self) -> bool:
-        """Tell whether the value is masked: by its mark, or where it has none by its name."""
-        return "secret" in self.kinds or (not self.is_marked and _MASKED.fullmatch(self.name) is not None)
-
-    @property
-    def refuses_literals(self) -> bool:
-        """Tell whether text for it may not stand in a stack file, though it is not marked."""
-        return not self.is_marked and _LITERAL_REFUSED.fullmatch(self.name) is not None
-
-
-class Signature:
-    """The options that a factory takes.
-
-    Args:
-        parameters: By name, in order, without the app.
-        takes_any: There is a ``**kw``: names cannot be checked.
-    """
-
-    __slots__ = ("parameters", "takes_any")
-
-    def __init__(self, parameters: dict[str, Parameter], takes_any: bool) -> None:
-        self.parameters = parameters
-        self.takes_any = takes_any
-
-    def get(self, name: str) -> Parameter:
-        """Return the option, an untyped one where ``**kw`` takes it."""
-        found = self.parameters.get(name)
-        return found if found is not None else Parameter(name, Any, REQUIRED)
-
-
-def _marks(hint: Any) -> Iterator[str]:
-    if get_origin(hint) is Annotated:
-        for mark in hint.__metadata__:
-            if isinstance(mark, Kind):
-                yield mark.name
-    if _is_typed_dict(hint):
-        for inner in _typed_dict(hint).values():
-            yield from _marks(inner)
-    for inner in get_args(hint):
-        if not isinstance(inner, (str, int, bytes)):
-            yield from _marks(inner)
-
-
-# --- signatures ---------------------------------------------------------------------------------
-
-
-def signature(factory: Any, leading: int = 1) -> Signature:
-    """Return the options of *factory*.
-
-    Args:
-        factory: Class or function of a layer, or of an app.
-        leading: How many of its first parameters are no options: 1 for the app.
-
-    Raises:
-        ValueError: It does not tell (written in C), or cannot be called with an app first.
-    """
-    if isinstance(factory, (PasteFilter, PasteApp)):
-        leading = factory.leading[factory.group]
-        factory = factory.factory
-    function, leading = _function(factory, leading)
-    if function is None:
-        return _inspected(factory, leading)
-    code = function.__code__
-    names = code.co_varnames
-    positional = list(names[: code.co_argcount])
-    has_more = bool(code.co_flags & 0x04)
-    takes_any = bool(code.co_flags & 0x08)
-    if len(positional) < leading and not has_more:
-        raise ValueError("it does not take an app as its first argument")
-    defaults: dict[str, Any] = dict(function.__kwdefaults__ or {})
-    tail = function.__defaults__ or ()
-    defaults.update(zip(positional[len(positional) - len(tail) :], tail, strict=True))
-    keywords = names[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
-    chosen = [*positional[max(leading, code.co_posonlyargcount) :], *keywords]
-    hints, ours = function.__annotations__, function.__module__.startswith("lamella.")
-    parameters = {}
-    for name in chosen:
-        hint = _resolve(hints.get(name, Any), function.__globals__)
-        parameters[name] = Parameter(name, hint, defaults.get(name, REQUIRED), is_marked=ours)
-    return Signature(parameters, takes_any)
-
-
-def _function(factory: Any, leading: int) -> tuple[types.FunctionType | None, int]:
-    """Return the Python function behind a plain class or function; None where only inspect can tell."""
-    if isinstance(factory, types.FunctionType) and not hasattr(factory, "__wrapped__"):
-        return factory, leading
-    if type(factory) is type and "__new__" not in _names(factory) and not hasattr(factory, "__signature__"):
-        init: Any = type.__getattribute__(factory, "__init__")
-        if isinstance(init, types.FunctionType) and not hasattr(init, "__wrapped__"):
-            return init, leading + 1
-    return None, leading
-
-
-def _names(cls: type) -> set[str]:
-    """Names that the class and its bases, other than ``object``, define."""
-    return {name for base in cls.__mro__[:-1] for name in vars(base)}
-
-
-def _inspected(factory: Any, leading: int) -> Signature:
-    import inspect
-
-    try:
-        found = inspect.signature(factory)
-    except TypeError as error:
-        raise ValueError(str(error)) from None
-    namespace = getattr(inspect.unwrap(factory), "__globals__", None) or vars(
-        __import__("sys").modules.get(getattr(factory, "__module__", None) or "builtins", builtins)
-    )
-    parameters = {}
-    takes_any = False
-    seen = 0
-    for one in found.parameters.values():
-        if one.kind is one.VAR_KEYWORD:
-            takes_any = True
-        elif one.kind is one.VAR_POSITIONAL:
-            seen = max(seen, leading)
-        elif seen < leading and one.kind is not one.KEYWORD_ONLY:
-            seen += 1
-        elif one.kind is not one.POSITIONAL_ONLY:
-            hint = Any if one.annotation is one.empty else _resolve(one.annotation, namespace)
-            parameters[one.name] = Parameter(one.name, hint, REQUIRED if one.default is one.empty else one.default)
-    if seen < leading:
-        raise ValueError("it does not take an app as its first argument")
-    return Signature(parameters, takes_any)
-
-
-class _Names(dict[str, Any]):
-    """Globals of a module, in which a name imported for type checkers only means ``Any``."""
-
-    def __missing__(self, name: str) -> Any:
-        try:
-            return getattr(builtins, name)
-        except AttributeError:
-            return Any
-
-
-def _resolve(hint: Any, namespace: Mapping[str, Any]) -> Any:
-    """Evaluate an annotation as far as it can be; what cannot is ``Any``."""
-    if isinstance(hint, typing.ForwardRef):
-        hint = hint.__forward_arg__
-    if isinstance(hint, str):
-        try:
-            # The globals proper stay empty, so that each name passes through _Names.
-            hint = eval(hint, {"__builtins__": {}}, _Names(namespace))  # noqa: S307 - source of an imported module
-        except Exception:  # noqa: BLE001 - whatever an annotation does, the option is merely untyped
-            return Any
-    return Any if hint is None else hint
 
 
 # --- annotations in words -----------------------------------------------------------------------
@@ -271,7 +88,7 @@ def _describe(hint: Any) -> Iterator[str]:
         yield f"a list of {_plural(inner[0])}" if inner and inner[0] is not Any else "a list"
     elif hint in _SEQUENCES or hint in _SETS or hint is tuple:
         yield "a list"
-    elif origin in _MAPPINGS or hint in _MAPPINGS or _is_typed_dict(hint):
+    elif origin in _MAPPINGS or hint in _MAPPINGS or is_typed_dict(hint):
         yield "a table"
     elif hint in _PLAIN:
         yield _PLAIN[hint]
@@ -286,7 +103,7 @@ def _describe(hint: Any) -> Iterator[str]:
 
 
 def _plural(hint: Any) -> str:
-    if "secret" in _marks(hint):
+    if "secret" in marks(hint):
         return "them"
     return {str: "text", int: "whole numbers", float: "numbers"}.get(hint) or describe(hint)
 
@@ -400,7 +217,7 @@ class Converter:
             return self._tuple(value, hint, path, secret)
         if origin in _MAPPINGS or hint in _MAPPINGS:
             return self._mapping(value, hint, path, secret)
-        if _is_typed_dict(hint):
+        if is_typed_dict(hint):
             return self._table(value, hint, path, secret)
         if origin is collections.abc.Callable or hint is collections.abc.Callable:
             if isinstance(value, str) and not is_reference(value):
@@ -418,7 +235,7 @@ class Converter:
         hint_text = ""
         if isinstance(value, dict):
             hint_text = next(filter(None, (did_you_mean(name, ("env", "file", "insecure")) for name in value)), "")
-        if "secret" in _marks(hint):
+        if "secret" in marks(hint):
             return self._bad(path, f"expected {describe(hint)}{hint_text}")
         return self._bad(path, f"expected {describe(hint)}, not {_shown(value)}{hint_text}")
 
@@ -449,7 +266,7 @@ class Converter:
         if value.keys() - _EXTERNAL:
             return BAD
         source = sources[0]
-        secret = secret or "secret" in _marks(hint)
+        secret = secret or "secret" in marks(hint)
         named = value[source]
         if not isinstance(named, str) or (not named and source != "insecure") or "\0" in named:
             return self._bad((*path, source), f"expected text, not {toml_text(named)}")
@@ -468,7 +285,7 @@ class Converter:
         self._notice(origin)
         if secret:
             self._keep_secret(text)
-        if "secret" in _marks(hint):
+        if "secret" in marks(hint):
             return self._secret(text, hint, origin, path)
         return self.convert(Text.of(text, origin), hint, path, secret=secret)
 
@@ -521,7 +338,7 @@ class Converter:
     def _union(self, value: Any, members: tuple[Any, ...], hint: Any, path: tuple[str | int, ...], secret: bool) -> Any:
         """The first member that takes the value, those with a mark first."""
         attempts = []
-        first = _is_typed_dict if isinstance(value, dict) else lambda hint: False
+        first = is_typed_dict if isinstance(value, dict) else lambda hint: False
         for member in sorted(members, key=lambda one: -1 if first(one) else _rank(one)):
             if member is type(None):
                 continue
@@ -542,7 +359,7 @@ class Converter:
             if not mistakes:  # checked only, not resolved
                 return BAD
             attempts.append((member, mistakes))
-            if first(member) or ("secret" in _marks(member) and type(value) is str):
+            if first(member) or ("secret" in marks(member) and type(value) is str):
                 break
         # The mistakes of a member that took the value's shape say more than a list of all shapes.
         for member, mistakes in attempts:
@@ -596,7 +413,7 @@ class Converter:
         """A TypedDict: its keys, no others, and all that it requires."""
         if not isinstance(value, dict):
             return self._refuse(value, hint, path)
-        hints = _typed_dict(hint)
+        hints = typed_dict(hint)
         made: dict[str, Any] = {}
         for key, inner in value.items():
             if key not in hints:
@@ -769,7 +586,7 @@ def _takes_secret(hint: Any) -> bool:
 
 def _takes_table(hint: Any) -> bool:
     return any(
-        member in (Any, object) or get_origin(member) in _MAPPINGS or member in _MAPPINGS or _is_typed_dict(member)
+        member in (Any, object) or get_origin(member) in _MAPPINGS or member in _MAPPINGS or is_typed_dict(member)
         for member in _members(hint)
     )
 
@@ -790,22 +607,4 @@ def _is_definite(member: Any, value: Any, mistakes: list[Any], path: tuple[str |
         return True
     if "lacks" in mistakes[0][1] and isinstance(value, dict):
         return True
-    return "secret" in _marks(member) and isinstance(value, str)
-
-
-def _is_typed_dict(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, dict) and hasattr(hint, "__required_keys__")
-
-
-def _typed_dict(hint: Any) -> dict[str, Any]:
-    """Return the keys of a TypedDict and their annotations, without ``Required`` and ``NotRequired``."""
-    import sys
-
-    namespace = vars(sys.modules.get(hint.__module__, builtins))
-    found = {}
-    for key, inner in hint.__annotations__.items():
-        inner = _resolve(inner, {**vars(typing), **namespace})
-        if get_origin(inner) in (typing.Required, typing.NotRequired):
-            inner = get_args(inner)[0]
-        found[key] = inner
-    return found
+    return "secret" in marks(member) and isinstance(value, str)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from lamella.stack.build import Application, Layer, Origin, Stack
-from lamella.stack.convert import BAD, REQUIRED, Converter, Parameter, Signature, signature
+from lamella.stack.convert import BAD, Converter
 from lamella.stack.document import Raw, shown
 from lamella.stack.kernel.errors import ConfigError, LamellaError
 from lamella.stack.kernel.options import Secret
@@ -15,6 +15,7 @@ from lamella.stack.plan import Body, Plan, RawLayer, make_plan
 from lamella.stack.problems import Problem, StackFileError, UnresolvedError, did_you_mean, sort_problems
 from lamella.stack.references import PasteApp, find_app, find_layer, is_reference, one_line
 from lamella.stack.scope import When
+from lamella.stack.signatures import REQUIRED, Parameter, Signature, signature
 
 if TYPE_CHECKING:
     from lamella.stack.scanner import Path

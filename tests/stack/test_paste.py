@@ -11,10 +11,10 @@ import pytest
 
 from lamella.stack import StackFileError, load
 from lamella.stack import paste as published
-from lamella.stack.convert import Parameter, signature
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.options import Secret
 from lamella.stack.paste import from_text
+from lamella.stack.signatures import Parameter, signature
 from lamella.stack.testing import RecordingApp, call, environ
 
 Write = Callable[..., str]

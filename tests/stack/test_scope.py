@@ -38,6 +38,17 @@ def test_paths(pattern: str, inside: list[str], outside: list[str]) -> None:
         assert when.matches(request) is (path in inside), path
 
 
+@pytest.mark.parametrize("patterns", [["/api/*"], ["/api", "/x/*"], ["/"], ["/", "/a/*"], ["/a*", "/b/*"]], ids=str)
+def test_wrapping_decides_as_matching_does(patterns: list[str]) -> None:
+    """Common scopes take a shorter way, to the same end."""
+    when = When(paths=patterns)
+
+    for path in ("/", "", "/api", "/api/", "/api/x", "/apix", "/x", "/x/y", "/a", "/a/b", "/ab", "/b"):
+        app, layer = RecordingApp(), RecordingApp()
+        call(when.wrap(layer, app), environ("GET", path))
+        assert layer.called == when.matches(environ("GET", path)), path
+
+
 def test_except_takes_away() -> None:
     """From the paths, or from everything."""
     assert not When(**{"except": ["/healthz"]}).matches(environ("GET", "/healthz"))
