@@ -549,7 +549,7 @@ class _Exchange:
         if self.finished or self.closed:
             self.inside("W48", "called write() after the body had ended")
         self.block(data[0])
-        if data[0] and self.children and not any(child.may_have_written(data[0]) for child in self.children):
+        if data[0] and self.children and not any(child.written for child in self.children):
             self.inside("W49", "sent by write() what no app inside had written")
         if len(self.written) <= _REMEMBERED:
             self.written += data[0]
@@ -562,10 +562,6 @@ class _Exchange:
                 self.parent._child_writes = False
         self.again()
         return result
-
-    def may_have_written(self, data: bytes) -> bool:
-        """Tell whether the app gave *data* to ``write()``, as far as that is remembered."""
-        return data in self.written or len(self.written) > _REMEMBERED
 
     def block(self, block: Any) -> None:
         """One block came, by ``write()`` or from the body."""
