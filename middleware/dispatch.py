@@ -86,7 +86,7 @@ class DispatchMiddleware:
         app: WSGIApplication,
         *,
         mounts: Mapping[str, App],
-        hosts: Mapping[str, App] = MappingProxyType({}),
+        hosts: Mapping[str, App] = {},
         cascade: Sequence[App] = (),
         slash: str = "redirect",
         cascade_limit: Size = "64 KiB",
