@@ -23,7 +23,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lamella.apps.router import Router
 from lamella.middleware.access_log import AccessLogMiddleware
+from lamella.middleware.dispatch import DispatchMiddleware
 from lamella.stack import load
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.keys import CLIENT, IDENTITY, MOUNT, REQUEST_ID, ROUTE, Client, Identity, Route
@@ -155,6 +157,17 @@ def test_sees_what_is_established_behind_a_copied_environ() -> None:
 
     keys = ("client", "user", "mount", "route", "request_id")
     assert [log.entry[key] for key in keys] == ["203.0.113.7", "bob", "/admin", "/notes/<int:id>", "r-1"]
+
+
+def test_names_mount_and_route_of_a_real_stack() -> None:
+    """Dispatch and the router leave both where the log finds them."""
+    router = Router()
+    router.get("/notes/<int:id>")(lambda request, id: f"note {id}")
+    log = Log(DispatchMiddleware(RecordingApp(), mounts={"/m": router}))
+
+    call(log.app, environ("GET", "/m/notes/3"))
+
+    assert [log.entry[key] for key in ("mount", "route", "path")] == ["/m", "/notes/<int:id>", "/m/notes/3"]
 
 
 def test_survives_an_app_that_clears_its_environ() -> None:
