@@ -128,7 +128,7 @@ class EdgeMiddleware:
                     other = look(environ)
                     if other is not None:
                         return other(environ, start_response)
-                    path = environ["PATH_INFO"]
+                    path = environ["PATH_INFO"]  # repaired
                 canonical_path(environ)
             except AmbiguousPathError as error:
                 try:
@@ -257,7 +257,7 @@ def _checks(
 
     def repair_target(environ: WSGIEnvironment) -> WSGIApplication | None:
         """Bring ``SCRIPT_NAME`` and ``PATH_INFO`` into the form that PEP 3333 gives them."""
-        path = environ.get("PATH_INFO", "")
+        path = environ.setdefault("PATH_INFO", "")
         script_name = environ.setdefault("SCRIPT_NAME", "")
         environ.setdefault("QUERY_STRING", "")
         if path == "*" and environ["REQUEST_METHOD"] == "OPTIONS" and not script_name:

@@ -121,6 +121,17 @@ def test_brings_the_script_name_into_form() -> None:
     assert (app.environ["SCRIPT_NAME"], app.environ["PATH_INFO"], app.environ["QUERY_STRING"]) == ("", "/", "")
 
 
+@pytest.mark.parametrize("mount", ["", "/m"])
+def test_a_path_may_be_absent(mount: str) -> None:
+    """PEP 3333 lets a server leave out what is empty."""
+    app = RecordingApp()
+    request = environ("GET", "/", mount=mount)
+    del request["PATH_INFO"]
+
+    assert call(EdgeMiddleware(app), request).code == 200
+    assert app.environ["PATH_INFO"] == ("" if mount else "/")
+
+
 @pytest.mark.parametrize(
     ("path", "location"),
     [
