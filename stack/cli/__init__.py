@@ -14,7 +14,7 @@ import click
 
 from lamella.stack.kernel.errors import LamellaError
 
-__all__ = ["main"]
+__all__ = ["command_line", "main"]
 
 #: Command: the module that holds it, and its line in the overview.
 COMMANDS = {
@@ -22,6 +22,12 @@ COMMANDS = {
     "check": ("check", "Check a stack file completely, without serving it."),
     "show": ("show", "Draw the pipeline, every option with its origin."),
     "routes": ("routes", "List the routes of every router in the stack."),
+    "cors": ("cors", "Print what each origin may do."),
+    "conform": ("conform", "Run the conformance suite against a middleware."),
+    "secret": ("secrets", "Write a new random secret to a file."),
+    "session": ("secrets", "Look after a store of sessions: purge, count, show."),
+    "compress": ("static", "Write compressed siblings of files."),
+    "static": ("static", "Prepare static files: build hashed copies."),
     "new": ("new", "Start a new project."),
 }
 
@@ -58,6 +64,11 @@ class _Commands(click.Group):
 @click.version_option(version("lamella"), "-V", "--version", package_name="lamella")
 def _lamella() -> None:
     """A WSGI stack you can read, check, test and trace, one layer at a time."""
+
+
+def command_line() -> click.Group:
+    """Return the whole command line as a click group."""
+    return _lamella
 
 
 def main(args: list[str] | None = None) -> None:
