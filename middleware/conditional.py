@@ -13,7 +13,7 @@ back for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from lamella.stack.kernel.environ import direct
 from lamella.stack.kernel.http import ETag, parse_date, parse_list
 from lamella.stack.kernel.options import Size, size
 from lamella.stack.kernel.order import Inside
-from lamella.stack.kernel.response import ExcInfo, Headers, answer, get_header, substitute
+from lamella.stack.kernel.response import ExcInfo, Headers, answer, close, get_header, substitute
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -34,8 +34,9 @@ class ConditionalMiddleware:
     """Evaluate the preconditions of GET and HEAD requests, in the order of RFC 9110 section 13.2.2.
 
     An answer with status 200 or 206 is compared by its own ``ETag`` and ``Last-Modified``. One
-    without either gets an ``ETag``, where the app returned its whole content as a list: a stream
-    is never held back for it. Other methods pass: only the app knows what they would change.
+    without either gets an ``ETag``, where the app returned its whole content as a list, or as one
+    block of the length it promised: a stream is never held back for it. Other methods pass: only
+    the app knows what they would change.
 
     Args:
         app: The application inside.
@@ -103,23 +104,42 @@ def _with_etag(
 ) -> Iterable[bytes]:
     """Call *inner*, and add an ETag where it answers with a list and says none."""
     exchange = _Exchange(start_response)
+    wrapper = environ.get("wsgi.file_wrapper")
+    may_tag_blocks = environ["REQUEST_METHOD"] == "GET"
     body = inner(environ, exchange.start)
     held = exchange.held
     if held is None:
         exchange.open = True  # it starts later, or has written already
         return body
     status, headers, exc_info = held
-    # The content of a HEAD is not there to be seen, and its GET's tag must not differ.
-    if (type(body) is list or type(body) is tuple) and _wants_etag(status, headers):
-        length = sum(map(len, body))
+    if _wants_etag(status, headers):
         promised = get_header(headers, "content-length")
-        if 0 < length <= longest and (promised is None or promised == str(length)):
-            digest = blake2b(digest_size=16)
-            for block in body:
-                digest.update(block)
-            headers = [*headers, ("ETag", str(ETag(digest.hexdigest(), weak)))]
-    exchange.hand_on(status, headers, exc_info)
+        if type(body) is list or type(body) is tuple:
+            length = sum(map(len, body))
+            # The content of a HEAD is not there to be seen, and the tag of its GET must not differ.
+            if 0 < length <= longest and (promised is None or promised == str(length)):
+                headers = [*headers, ("ETag", _etag_of(body, weak))]
+        elif promised is not None and may_tag_blocks and _is_between(promised, 1, longest):
+            if not (isinstance(wrapper, type) and isinstance(body, wrapper)):
+                return _TaggedBody(body, exchange, int(promised), weak)
+    try:
+        exchange.hand_on(status, headers, exc_info)
+    except BaseException:  # the server refuses the headers, and never sees the body
+        close(body)
+        raise
     return body
+
+
+def _etag_of(blocks: Iterable[bytes], weak: bool) -> str:
+    """Return an ETag made of the content."""
+    digest = blake2b(digest_size=16)
+    for block in blocks:
+        digest.update(block)
+    return str(ETag(digest.hexdigest(), weak))
+
+
+def _is_between(text: str, least: int, most: int) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19 and least <= int(text) <= most
 
 
 def _wants_etag(status: str, headers: Headers) -> bool:
@@ -150,6 +170,8 @@ class _Exchange:
 
     def start(self, status: str, headers: Headers, exc_info: ExcInfo = None, /) -> Callable[[bytes], object]:
         if not self.open:
+            if self.held is not None and exc_info is None:
+                raise AssertionError("start_response was called twice without exc_info")
             self.held = (status, headers, exc_info)
             return self.write
         return self.hand_on(status, headers, exc_info)
@@ -169,3 +191,48 @@ class _Exchange:
         if held is not None and not self.open:
             self.hand_on(*held)
         return None if self._write is None else self._write(data)
+
+
+class _TaggedBody:
+    """A body of known length: where its first block is all of it, the answer starts there, with a tag.
+
+    Flask and Django return no list, but one block and its ``Content-Length``. Nothing is held back:
+    the block goes out when it comes, as from an app that starts late.
+    """
+
+    __slots__ = ("_body", "_exchange", "_iterator", "_length", "_weak")
+
+    def __init__(self, body: Iterable[bytes], exchange: _Exchange, length: int, weak: bool) -> None:
+        self._body = body
+        self._exchange = exchange
+        self._iterator: Iterator[bytes] | None = None
+        self._length = length
+        self._weak = weak
+
+    def __iter__(self) -> _TaggedBody:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._iterator is None:
+            self._iterator = iter(self._body)
+            try:
+                block = next(self._iterator)
+            except StopIteration:
+                self._start(b"")
+                raise
+            self._start(block)
+            return block
+        return next(self._iterator)
+
+    def _start(self, block: bytes) -> None:
+        held = self._exchange.held
+        if self._exchange.open or held is None:  # it has written, and so started
+            return
+        status, headers, exc_info = held
+        if len(block) == self._length and _wants_etag(status, headers):
+            headers = [*headers, ("ETag", _etag_of((block,), self._weak))]
+        self._exchange.hand_on(status, headers, exc_info)
+
+    def close(self) -> None:
+        """Close the inner body."""
+        close(self._body)
