@@ -158,6 +158,7 @@ class StoreBackend:
                 self._wait_for_lock(session, key)
             record = self._outage.call(self._store.load, key)
         except StoreDownError as error:
+            self.release(session)
             if not self._anonymous:
                 raise self._unavailable(session, "the session store does not answer") from error
             session.detached = True
@@ -198,12 +199,14 @@ class StoreBackend:
 
     def release(self, session: SessionMapping) -> None:
         """Let the next request have the session."""
-        holder, session.lock_token = session.lock_token, None
-        if holder is not None and session.locked_key is not None:
-            try:
-                self._outage.call(self._store.release, session.locked_key, holder)
-            except StoreDownError:
-                pass  # noted; the lock ends by itself
+        holder: str | None = getattr(session, "lock_token", None)  # not set in a session that nobody used
+        if holder is None or session.locked_key is None:
+            return
+        session.lock_token = None
+        try:
+            self._outage.call(self._store.release, session.locked_key, holder)
+        except StoreDownError:
+            pass  # noted; the lock ends by itself
 
     # --- writing --------------------------------------------------------------------------------
 

@@ -266,16 +266,20 @@ def _closure(inner: WSGIApplication, backend: Backend, release: Callable[[Sessio
             if session.sent:
                 return _finished(body, session, environ)
             return _LateBody(body, session, start_response, release, environ)
-        if session._data is None and session.failure is None:
-            session.held = None
-            session.sent = True
-            status, headers, exc_info = held
-            if exc_info is None:
-                session.write = start_response(status, headers)
-            else:
-                session.write = start_response(status, headers, exc_info)
-            return body
-        _send(session, start_response)
+        try:
+            if session._data is None and session.failure is None:
+                session.held = None
+                session.sent = True
+                status, headers, exc_info = held
+                if exc_info is None:
+                    session.write = start_response(status, headers)
+                else:
+                    session.write = start_response(status, headers, exc_info)
+                return body
+            _send(session, start_response)
+        except BaseException:  # the server refuses the headers, and will never see the body
+            close(body)
+            raise
         if session.failure is None and session._given is None:
             return body
         return _finished(body, session, environ)

@@ -24,7 +24,7 @@ from lamella.middleware.session import (
 )
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.options import Secret
-from lamella.stack.testing import RecordingApp, Response, call, environ, lint
+from lamella.stack.testing import RecordingApp, Response, call, conformance, environ, lint
 
 SECRET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEF"
 OLD_SECRET = "zyxwvutsrqponmlkjihgfedcba9876543210ZYXWVU"
@@ -870,6 +870,21 @@ def test_frees_its_lock_when_the_app_raises() -> None:
         with pytest.raises(ValueError, match="boom"):
             browser.get(fail)
     assert browser.look() == {"n": 1}
+
+
+@pytest.mark.parametrize("options", [{}, {"encrypt": True}, {"store": "memory:"}, {"store": "memory:", "lock": True}])
+def test_keeps_every_rule_in_every_mode(options: dict[str, Any]) -> None:
+    """The conformance suite, with the session left alone and with one that every request writes."""
+
+    def writing(app: WSGIApplication, **more: Any) -> WSGIApplication:
+        def write(request: dict[str, Any], start_response: Any) -> Any:
+            request["lamella.session"]["cart"] = [1]
+            return app(request, start_response)
+
+        return SessionMiddleware(write, secret=SECRET, **more)
+
+    assert conformance(SessionMiddleware, secret=SECRET, **options).failures == []
+    assert conformance(writing, **options).failures == []
 
 
 # --- options ------------------------------------------------------------------------------------
