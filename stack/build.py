@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lamella.stack.problems import Problem
     from lamella.stack.signatures import Signature
     from lamella.stack.statements import Description, Expectation, Silence
+    from lamella.stack.trace import Trace
 
 __all__ = ["Application", "Around", "Layer", "Origin", "Setting", "Stack", "load"]
 
@@ -489,6 +490,16 @@ class Stack(_Frozen):
                 made = layer.when.wrap(made, app)
             app = made if around is None else around(layer, made)
         return app
+
+    def trace(self, request: Any) -> Trace:
+        """Send one request through a copy of the stack and record what each layer does to it.
+
+        Args:
+            request: An environ, an object with one, or text such as ``"GET /cart"``.
+        """
+        from lamella.stack.trace import trace
+
+        return trace(self, request)
 
     # -- looking --
 
