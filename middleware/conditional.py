@@ -119,9 +119,13 @@ def _with_etag(
             # The content of a HEAD is not there to be seen, and the tag of its GET must not differ.
             if 0 < length <= longest and (promised is None or promised == str(length)):
                 headers = [*headers, ("ETag", _etag_of(body, weak))]
-        elif promised is not None and may_tag_blocks and _is_between(promised, 1, longest):
-            if not (isinstance(wrapper, type) and isinstance(body, wrapper)):
-                return _TaggedBody(body, exchange, int(promised), weak)
+        elif (
+            promised is not None
+            and may_tag_blocks
+            and _is_between(promised, 1, longest)
+            and not (isinstance(wrapper, type) and isinstance(body, wrapper))
+        ):
+            return _TaggedBody(body, exchange, int(promised), weak)
     try:
         exchange.hand_on(status, headers, exc_info)
     except BaseException:  # the server refuses the headers, and never sees the body
