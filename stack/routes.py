@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from lamella.stack.build import Stack
 from lamella.stack.kernel.options import reference
 
-__all__ = ["RouteRow", "mounted_apps", "routes"]
+__all__ = ["RouteRow", "app_routes", "mounted_apps", "routes"]
 
 
 class RouteRow(NamedTuple):
@@ -50,11 +50,12 @@ def mounted_apps(stack: Stack) -> Iterator[tuple[str, str, Any]]:
 
 def _of_stack(stack: Stack, prefix: str, host: str) -> Iterator[RouteRow]:
     for below, other_host, app in mounted_apps(stack):
-        yield from _of_app(app, prefix + below, other_host or host)
-    yield from _of_app(stack.app, prefix, host, stack.application.use)
+        yield from app_routes(app, prefix + below, other_host or host)
+    yield from app_routes(stack.app, prefix, host, stack.application.use)
 
 
-def _of_app(app: Any, prefix: str, host: str, use: str = "") -> Iterator[RouteRow]:
+def app_routes(app: Any, prefix: str, host: str, use: str = "") -> Iterator[RouteRow]:
+    """Yield the routes of one app below *prefix*; one line where it does not tell."""
     if isinstance(app, Stack):
         yield from _of_stack(app, prefix, host)
         return

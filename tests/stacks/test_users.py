@@ -1,0 +1,190 @@
+"""Wrapped apps see the user: Flask, Django and REST framework as they are."""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import importlib.util
+import json
+from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import pytest
+
+from lamella.middleware.access import AccessMiddleware
+from lamella.middleware.basic_auth import BasicAuthMiddleware
+from lamella.middleware.login import SIGNED_IN, LoginMiddleware
+from lamella.stack.kernel.keys import SESSION
+from lamella.stack.testing import call, environ
+from lamella.stack.testing.fakes import FakeSession
+
+
+def basic(user: str, password: str) -> str:
+    """The header that a browser sends."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def behind(app: WSGIApplication, **options: Any) -> WSGIApplication:
+    """The app behind a login for whoever says his name twice."""
+    return BasicAuthMiddleware(app, users=lambda user, password: user == password, **options)
+
+
+def test_flask_has_a_remote_user() -> None:
+    """``request.remote_user``, and no credentials left for the app to read."""
+    flask = pytest.importorskip("flask")
+    app = flask.Flask("shop")
+
+    @app.get("/")
+    def home() -> Any:
+        return {"user": flask.request.remote_user, "auth": repr(flask.request.authorization)}
+
+    response = call(behind(app), environ("GET", "/", authorization=basic("alice", "alice")))
+
+    assert json.loads(response.body) == {"user": "alice", "auth": "None"}
+    assert call(behind(app), environ("GET", "/", remote_user="alice")).code == 401
+
+
+def test_flask_sends_its_visitors_to_the_form() -> None:
+    """``abort(401)`` in a view becomes a redirect to the login page; signed in, the view answers."""
+    flask = pytest.importorskip("flask")
+    app = flask.Flask("shop")
+
+    @app.get("/private")
+    def private() -> Any:
+        return flask.request.remote_user or flask.abort(401)
+
+    built = LoginMiddleware(app, users=lambda user, password: True)
+    session = FakeSession()
+    headers: dict[str, Any] = {"accept": "text/html", SESSION.name: session}
+
+    assert call(built, environ("GET", "/private", **headers)).header("Location") == "/login?next=/private"
+    session[SIGNED_IN] = {"user": "alice", "stamp": ""}
+    assert call(built, environ("GET", "/private", **headers)).body == b"alice"
+
+
+@pytest.fixture(scope="module")
+def django_app() -> Any:
+    """One Django with sessions in cookies, users in memory, and both kinds of RemoteUserMiddleware."""
+    pytest.importorskip("django")
+    from django.conf import settings
+
+    if not settings.configured:
+        settings.configure(
+            SECRET_KEY="x" * 50,
+            ALLOWED_HOSTS=["*"],
+            ROOT_URLCONF=__name__,
+            DATABASES={
+                "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "file:auth?mode=memory&cache=shared"}
+            },
+            INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"],
+            SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
+            AUTHENTICATION_BACKENDS=["django.contrib.auth.backends.RemoteUserBackend"],
+            MIDDLEWARE=[
+                "django.contrib.sessions.middleware.SessionMiddleware",
+                "django.contrib.auth.middleware.AuthenticationMiddleware",
+            ],
+            REST_FRAMEWORK={
+                "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.RemoteUserAuthentication"],
+                "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+            },
+        )
+    elif "django.contrib.auth" not in settings.INSTALLED_APPS:
+        pytest.skip("another test has set Django up without users")
+    import django
+    from django.core.management import call_command
+    from django.db import connection
+
+    django.setup()
+    call_command("migrate", run_syncdb=True, verbosity=0)
+    yield settings
+    connection.close()
+
+
+def _views() -> list[Any]:
+    """The URLs of the Django above."""
+    http: Any = importlib.import_module("django.http")
+    urls: Any = importlib.import_module("django.urls")
+
+    def who(request: Any) -> Any:
+        return http.HttpResponse(request.user.get_username() or "nobody")
+
+    patterns = [urls.path("who", who)]
+    if importlib.util.find_spec("rest_framework"):
+        decorators: Any = importlib.import_module("rest_framework.decorators")
+        response: Any = importlib.import_module("rest_framework.response")
+
+        def api(request: Any) -> Any:
+            return response.Response({"user": request.user.get_username()})
+
+        api = decorators.api_view(["GET"])(api)
+        patterns.append(urls.path("api", api))
+    return patterns
+
+
+def __getattr__(name: str) -> Any:
+    """``urlpatterns``, only once Django asks for them."""
+    if name == "urlpatterns":
+        return _views()
+    raise AttributeError(name)
+
+
+def django(django_app: Any, remote_user: str) -> Any:
+    """A Django with that middleware for REMOTE_USER."""
+    handlers: Any = importlib.import_module("django.core.handlers.wsgi")
+    utils: Any = importlib.import_module("django.test.utils")
+    added = [*django_app.MIDDLEWARE, f"django.contrib.auth.middleware.{remote_user}"]
+    with utils.override_settings(MIDDLEWARE=added):  # the handler reads it when it is made
+        return handlers.WSGIHandler()
+
+
+def ask(app: WSGIApplication, path: str, *, cookie: str = "", **headers: Any) -> Any:
+    """One request; the answer and its cookie."""
+    response = call(app, environ("GET", path, cookie=cookie, **headers))
+    cookies = [line.partition(";")[0] for line in response.header_list("Set-Cookie")]
+    return response, "; ".join(cookies) or cookie
+
+
+def test_django_logs_the_remote_user_in_and_out(django_app: Any) -> None:
+    """RemoteUserMiddleware follows each request: without credentials nobody is there."""
+    app = behind(django(django_app, "RemoteUserMiddleware"), required=False)
+
+    response, cookie = ask(app, "/who", authorization=basic("alice", "alice"))
+    assert response.body == b"alice"
+    response, _ = ask(app, "/who", cookie=cookie)
+    assert response.body == b"nobody"
+
+
+def test_django_keeps_a_persistent_remote_user(django_app: Any) -> None:
+    """PersistentRemoteUserMiddleware needs the login once; a client cannot claim it by header."""
+    app = behind(django(django_app, "PersistentRemoteUserMiddleware"), required=False)
+
+    response, cookie = ask(app, "/who", authorization=basic("bob", "bob"))
+    assert response.body == b"bob"
+    response, _ = ask(app, "/who", cookie=cookie)
+    assert response.body == b"bob"
+    response, _ = ask(app, "/who", remote_user="admin", x_remote_user="admin")
+    assert response.body == b"nobody"
+
+
+def test_rest_framework_knows_the_user(django_app: Any) -> None:
+    """RemoteUserAuthentication; its own refusal, a 403, leaves 401 to the rules outside."""
+    pytest.importorskip("rest_framework")
+    app = django(django_app, "PersistentRemoteUserMiddleware")
+    rules: list[Any] = [{"path": "/api", "allow": "authenticated"}, {"allow": "anonymous"}]
+
+    response, _ = ask(behind(app, required=False), "/api", authorization=basic("carol", "carol"))
+    assert json.loads(response.body) == {"user": "carol"}
+    response, _ = ask(behind(app, required=False), "/api")
+    assert response.code == 403
+    response, _ = ask(behind(AccessMiddleware(app, rules=rules), required=False), "/api")
+    assert (response.code, response.header("WWW-Authenticate")) == (401, 'Basic realm="restricted", charset="UTF-8"')
+
+
+def test_an_app_of_one_function_reads_the_environ() -> None:
+    """Plain WSGI has REMOTE_USER and AUTH_TYPE, as from any server."""
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [f"{environ['REMOTE_USER']} by {environ['AUTH_TYPE']}".encode("latin-1")]
+
+    assert call(behind(app), environ("GET", "/", authorization=basic("\u0141", "\u0141"))).text == "\u0141 by basic"
