@@ -34,9 +34,10 @@ def test_flask_has_a_remote_user() -> None:
     flask = pytest.importorskip("flask")
     app = flask.Flask("shop")
 
-    @app.get("/")
     def home() -> Any:
         return {"user": flask.request.remote_user, "auth": repr(flask.request.authorization)}
+
+    app.add_url_rule("/", view_func=home)
 
     response = call(behind(app), environ("GET", "/", authorization=basic("alice", "alice")))
 
@@ -49,9 +50,10 @@ def test_flask_sends_its_visitors_to_the_form() -> None:
     flask = pytest.importorskip("flask")
     app = flask.Flask("shop")
 
-    @app.get("/private")
     def private() -> Any:
         return flask.request.remote_user or flask.abort(401)
+
+    app.add_url_rule("/private", view_func=private)
 
     built = LoginMiddleware(app, users=lambda user, password: True)
     session = FakeSession()
@@ -66,7 +68,7 @@ def test_flask_sends_its_visitors_to_the_form() -> None:
 def django_app() -> Any:
     """One Django with sessions in cookies, users in memory, and both kinds of RemoteUserMiddleware."""
     pytest.importorskip("django")
-    from django.conf import settings
+    settings: Any = importlib.import_module("django.conf").settings
 
     if not settings.configured:
         settings.configure(
@@ -90,14 +92,12 @@ def django_app() -> Any:
         )
     elif "django.contrib.auth" not in settings.INSTALLED_APPS:
         pytest.skip("another test has set Django up without users")
-    import django
-    from django.core.management import call_command
-    from django.db import connection
-
+    django: Any = importlib.import_module("django")
     django.setup()
-    call_command("migrate", run_syncdb=True, verbosity=0)
+    management: Any = importlib.import_module("django.core.management")
+    management.call_command("migrate", run_syncdb=True, verbosity=0)
     yield settings
-    connection.close()
+    importlib.import_module("django.db").connection.close()
 
 
 def _views() -> list[Any]:
@@ -128,7 +128,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(name)
 
 
-def django(django_app: Any, remote_user: str) -> Any:
+def handler(django_app: Any, remote_user: str) -> Any:
     """A Django with that middleware for REMOTE_USER."""
     handlers: Any = importlib.import_module("django.core.handlers.wsgi")
     utils: Any = importlib.import_module("django.test.utils")
@@ -146,7 +146,7 @@ def ask(app: WSGIApplication, path: str, *, cookie: str = "", **headers: Any) ->
 
 def test_django_logs_the_remote_user_in_and_out(django_app: Any) -> None:
     """RemoteUserMiddleware follows each request: without credentials nobody is there."""
-    app = behind(django(django_app, "RemoteUserMiddleware"), required=False)
+    app = behind(handler(django_app, "RemoteUserMiddleware"), required=False)
 
     response, cookie = ask(app, "/who", authorization=basic("alice", "alice"))
     assert response.body == b"alice"
@@ -156,7 +156,7 @@ def test_django_logs_the_remote_user_in_and_out(django_app: Any) -> None:
 
 def test_django_keeps_a_persistent_remote_user(django_app: Any) -> None:
     """PersistentRemoteUserMiddleware needs the login once; a client cannot claim it by header."""
-    app = behind(django(django_app, "PersistentRemoteUserMiddleware"), required=False)
+    app = behind(handler(django_app, "PersistentRemoteUserMiddleware"), required=False)
 
     response, cookie = ask(app, "/who", authorization=basic("bob", "bob"))
     assert response.body == b"bob"
@@ -169,7 +169,7 @@ def test_django_keeps_a_persistent_remote_user(django_app: Any) -> None:
 def test_rest_framework_knows_the_user(django_app: Any) -> None:
     """RemoteUserAuthentication; its own refusal, a 403, leaves 401 to the rules outside."""
     pytest.importorskip("rest_framework")
-    app = django(django_app, "PersistentRemoteUserMiddleware")
+    app = handler(django_app, "PersistentRemoteUserMiddleware")
     rules: list[Any] = [{"path": "/api", "allow": "authenticated"}, {"allow": "anonymous"}]
 
     response, _ = ask(behind(app, required=False), "/api", authorization=basic("carol", "carol"))
