@@ -284,7 +284,7 @@ def plain_answer(
     headers: Headers = remove_headers(
         representation.headers, "etag", "last-modified", "accept-ranges", "cache-control", "vary"
     )
-    headers.append(("Cache-Control", "no-cache"))
+    headers += [("Cache-Control", "no-cache"), ("Vary", "Accept")]
     if environ["REQUEST_METHOD"] == "HEAD":
         start_response(status, headers)
         return [b""]
@@ -292,7 +292,10 @@ def plain_answer(
     if body is not None:
         start_response(status, headers)
         return [body]
-    file = loader.open(representation)
+    try:
+        file = loader.open(representation)
+    except OSError:
+        file = None
     if file is None:
         return answer_busy(environ, start_response)
     start_response(status, headers)

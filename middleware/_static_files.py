@@ -6,7 +6,7 @@ import errno
 import io
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from lamella.stack.kernel.conditional import not_modified_headers
@@ -115,6 +115,12 @@ class FileEntry:
     deadline: float
     held: int
 
+    def forget_content(self) -> None:
+        """Hold nothing in memory: the content is read at each request."""
+        for representation in self.all():
+            representation.body = None
+        self.held = 0
+
     def all(self) -> Iterator[Representation]:
         """Go through the representations."""
         yield self.identity
@@ -144,8 +150,6 @@ class Loader(NamedTuple):
     codings: tuple[str, ...]
     #: Gives the fields of a file by its relative path, the type first.
     fields: Rules
-    #: Asked whether so many bytes more may be held in memory.
-    may_hold: Callable[[int], bool]
 
     def load(self, root: str, relative: str) -> FileEntry | None:
         """Read one file and its siblings; None where there is no such file.
@@ -224,9 +228,7 @@ class Loader(NamedTuple):
         with io.FileIO(descriptor, "rb") as file:
             found = os.fstat(descriptor)
             if found.st_size <= SMALL:
-                found, body = _read_steadily(file, found)
-                if body is not None and self.may_hold(len(body)):
-                    result.body = body
+                found, result.body = _read_steadily(file, found)
         result.root, result.relative, result.path = root, relative, root + relative
         result.signature = signature_of(found)
         result.size = found.st_size

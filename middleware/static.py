@@ -165,20 +165,22 @@ class StaticMiddleware:
             header_rules("headers", headers),
         )
         codings = strings("encodings", encodings, CODINGS.__contains__, "zstd, br, gzip")
-        loader = Loader(symlinks, codings, rules, budget.take if mode == "immutable" else _always)
+        loader = Loader(symlinks, codings, rules)
         finder = _Finder(roots, loader, _names("index", index), bool(listing), bool(clean_urls), _visible(dotfiles))
         inner = _providing(direct(app), base, manifest, mode)
         choose = chooser()
-        miss = _missing(inner, finder, loader, _page("fallback", fallback), _page("not_found", not_found))
+        pages = {"fallback": _page("fallback", fallback), "not_found": _page("not_found", not_found)}
+        kept = {option: finder.page(page) for option, page in pages.items()} if mode == "immutable" else {}
+        for option, entry in kept.items():
+            if entry is None and pages[option] is not None:
+                raise ConfigError(option, pages[option], "a file in the root")
+        miss = _missing(inner, finder, loader, pages, kept)
         respond = responder(loader, choose, miss, max_ranges, _sendfile(sendfile, sendfile_map, roots))
         send = _sender(base, finder, respond, miss)
 
         if mode == "live":
             self.wsgi_closure = _live(base, inner, finder, choose, respond, send, miss, budget)
         else:
-            for option, page in (("fallback", fallback), ("not_found", not_found)):
-                if page and not isinstance(finder.find("/" + page.lstrip("/")), FileEntry):
-                    raise ConfigError(option, page, "a file in the root")
             outside = inner if miss is inner else _below_only(base, inner, miss)
             self.wsgi_closure = _immutable(base, finder, respond, send, outside, budget)
 
@@ -297,6 +299,7 @@ def _immutable(
     hundred thousand files cost their names only.
     """
     table: dict[str, Any] = finder.table(base)
+    lock = threading.Lock()
     cut = len(base.encode("latin-1").decode("utf-8"))  # the canonical path is decoded
 
     def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -317,11 +320,12 @@ def _immutable(
             if found is None:
                 table.pop(path, None)
                 return miss(environ, start_response)
-            target = table.setdefault(path, found)
-            if target is None:
-                target = table[path] = found
-            elif target is not found and type(found) is FileEntry:  # another thread was faster
-                budget.give(found.held)
+            with lock:
+                target = table.get(path)
+                if target is None:
+                    if type(found) is FileEntry and not budget.take(found.held):
+                        found.forget_content()
+                    target = table[path] = found
         return send(target, environ, start_response)
 
     return wsgi_closure
@@ -391,6 +395,10 @@ class _Finder:
         if self._is_folder(relative + "/") and self.find(relative + "/") is not None:
             return _Redirect(relative + "/")
         return None
+
+    def page(self, relative: str | None) -> FileEntry | None:
+        """Return a file by its path; None where there is none."""
+        return None if relative is None else self._file(relative)
 
     def _file(self, relative: str) -> FileEntry | None:
         for root in self.roots:
@@ -482,15 +490,24 @@ def _redirect(environ: WSGIEnvironment, start_response: StartResponse, base: str
 
 
 def _missing(
-    inner: WSGIApplication, finder: _Finder, loader: Loader, fallback: str | None, not_found: str | None
+    inner: WSGIApplication,
+    finder: _Finder,
+    loader: Loader,
+    pages: Mapping[str, str | None],
+    kept: Mapping[str, FileEntry | None],
 ) -> WSGIApplication:
-    """Return what answers a path that is no file: the app inside, and our pages for its 404s."""
+    """Return what answers a path that is no file: the app inside, and our pages for its 404s.
+
+    Args:
+        inner: The app inside.
+        finder: Finds a page at each request.
+        loader: Opens one that is not held in memory.
+        pages: The options ``fallback`` and ``not_found``.
+        kept: Those that were read once and for all.
+    """
+    fallback, not_found = pages["fallback"], pages["not_found"]
     if fallback is None and not_found is None:
         return inner
-
-    def page(relative: str) -> FileEntry | None:
-        found = finder.find(relative)
-        return found if isinstance(found, FileEntry) else None
 
     def miss(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
@@ -500,11 +517,12 @@ def _missing(
         def choose(status: str, headers: Headers) -> WSGIApplication | None:
             if not status.startswith("404"):
                 return None
-            for relative, new_status in ((fallback, "200 OK"), (not_found, "404 Not Found")):
-                if relative is None or not _is_for_people(request, headers, navigation=relative is fallback):
+            for option, new_status in (("fallback", "200 OK"), ("not_found", "404 Not Found")):
+                relative = pages[option]
+                if relative is None or not _is_for_people(request, headers, navigation=option == "fallback"):
                     continue
                 try:
-                    entry = page(relative)
+                    entry = kept.get(option) or finder.page(relative)
                 except OSError:
                     return answer_busy
                 if entry is not None:
@@ -562,10 +580,6 @@ class _Budget:
         """Give *amount* bytes back."""
         with self._lock:
             self._held -= amount
-
-
-def _always(amount: int) -> bool:
-    return True
 
 
 def _prefix(prefix: str) -> str:

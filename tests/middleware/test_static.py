@@ -331,6 +331,33 @@ def test_a_miss_gets_the_custom_404(get: Get) -> None:
     assert get("/static/gone", "HEAD", _not_found="404.html", _prefix="/static", accept=HTML).body == b""
 
 
+def test_pages_are_found_whatever_their_clean_form(get: Get) -> None:
+    """The fallback is a file, not an address."""
+    assert get("/route", _fallback="index.html", _clean_urls=True, accept=HTML).body == b"<h1>home</h1>"
+
+
+def test_a_large_page_is_sent_from_disk(get: Get, root: Path) -> None:
+    """In blocks, whole, also for a 404."""
+    (root / "404.html").write_bytes(b"p" * 100_000)
+
+    response = get("/gone", _not_found="404.html", accept=HTML)
+
+    assert (response.code, len(response.body), response.header("Content-Length")) == (404, 100_000, "100000")
+
+
+def test_misses_and_redirects_take_no_memory(root: Path) -> None:
+    """What is not kept is not counted: the files that are asked for still find room."""
+    app = StaticMiddleware(missing(), root=root, mode="immutable", not_found="404.html", memory=60)
+    for _ in range(20):
+        call(app, environ("GET", "/gone", accept=HTML))
+    call(app, environ("GET", "/docs"))
+    call(app, environ("GET", "/letters.txt"))
+
+    (root / "letters.txt").unlink()
+
+    assert call(app, environ("GET", "/letters.txt")).body == LETTERS
+
+
 # --- conditions and codings ---------------------------------------------------------------------
 
 
