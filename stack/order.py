@@ -352,6 +352,10 @@ def _required(chain: list[Place]) -> Iterator[_Found]:
             if key in provided:
                 continue
             inner = next((other for other in chain[at + 1 :] if key in other.provides), None)
+            if inner is not None and any(
+                isinstance(rule, Inside) and rule.code == "L101" and rule.layer in inner.names for rule in place.order
+            ):
+                continue  # the layer says so itself
             name = place.layer.id
             if inner is not None:
                 cure = f"which {inner.layer.id} provides only for what is inside it. {_move(place, inner, 'below')}"
