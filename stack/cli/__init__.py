@@ -28,6 +28,8 @@ COMMANDS = {
     "session": ("secrets", "Look after a store of sessions: purge, count, show."),
     "compress": ("static", "Write compressed siblings of files."),
     "static": ("static", "Prepare static files: build hashed copies."),
+    "schema": ("export", "Print the JSON Schema of a stack file."),
+    "eject": ("export", "Print the same stack as plain Python."),
     "new": ("new", "Start a new project."),
 }
 

@@ -15,13 +15,17 @@ __all__ = ["command"]
 @stack_options
 @click.option("--all", "defaults", is_flag=True, help="Show options left at their defaults too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the stack as JSON, defaults included.")
-def command_show(stack_file: str, profile: str | None, defaults: bool, as_json: bool) -> None:
+@click.option("--svg", "as_svg", is_flag=True, help="Print the stack as an SVG picture.")
+def command_show(stack_file: str, profile: str | None, defaults: bool, as_json: bool, as_svg: bool) -> None:
     """Load and draw."""
+    from lamella.stack.picture import svg
     from lamella.stack.show import describe, tree
 
     stack = load_or_fail(stack_file, profile)
     if as_json:
         click.echo(json.dumps(describe(stack), indent=2))
+    elif as_svg:
+        click.echo(svg(stack), nl=False)
     else:
         console().print(tree(stack, defaults=defaults))
 
