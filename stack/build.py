@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from lamella.stack.kernel.asgi import as_wsgi
 from lamella.stack.kernel.environ import direct
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.options import Secret
@@ -304,8 +305,12 @@ def _qualified(factory: Any) -> str:
     return f"{module}:{name}"
 
 
+# How the hash of a password begins; a hash is not for everybody's eyes either.
+_HASHES = ("$2a$", "$2b$", "$2y$", "$5$", "$6$", "$argon2", "$apr1$", "{SHA}")
+
+
 def _holds_secret(value: object) -> bool:
-    if isinstance(value, Secret):
+    if isinstance(value, Secret) or (isinstance(value, str) and value.startswith(_HASHES)):
         return True
     if isinstance(value, Mapping):
         return any(map(_holds_secret, value.values()))
@@ -665,12 +670,12 @@ def _application(app: Any, stack: str) -> Application:
     if not isinstance(app, str):
         if not callable(app):
             raise ConfigError("app", app, 'a WSGI application, or its name "module:attribute"')
-        return Application(_qualified(app), app, stack=stack)
+        return Application(_qualified(app), as_wsgi("app", app), stack=stack)
     try:
         found = find_app(app)
     except UnresolvedError as error:
         raise ConfigError("app", app, f"an application: {error}") from error
-    return Application(app, found() if isinstance(found, PasteApp) else found, stack=stack)
+    return Application(app, as_wsgi("app", found() if isinstance(found, PasteApp) else found), stack=stack)
 
 
 def _stacks_in(value: Any) -> Iterator[Stack]:

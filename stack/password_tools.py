@@ -15,7 +15,7 @@ from lamella.stack.kernel.auth import is_user_name
 from lamella.stack.kernel.errors import ConfigError, MissingExtraError
 from lamella.stack.kernel.passwords import hash_password
 
-__all__ = ["delete_user", "list_users", "new_token", "set_password"]
+__all__ = ["delete_user", "list_users", "new_token", "set_password", "sign_out"]
 
 
 def set_password(file: str | os.PathLike[str], user: str, password: str, *, scheme: str | None = None) -> bool:
@@ -86,6 +86,21 @@ def new_token() -> tuple[str, str]:
     """Return a new API key, and its SHA-256 for the option ``tokens`` of ``bearer_auth``."""
     token = secrets.token_urlsafe(32)
     return token, hashlib.sha256(token.encode()).hexdigest()
+
+
+def sign_out(remember_file: str | os.PathLike[str], user: str) -> int:
+    """Revoke every remembered login of *user*; return how many there were.
+
+    Args:
+        remember_file: That of the layer ``login``.
+        user: As the user signs in.
+
+    Raises:
+        ConfigError: The file cannot be opened.
+    """
+    from lamella.middleware._remember import RememberStore
+
+    return RememberStore(Path(remember_file).absolute()).revoke_user(unicodedata.normalize("NFC", user))
 
 
 def _checked(user: str) -> str:

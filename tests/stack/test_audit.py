@@ -166,3 +166,12 @@ def test_what_it_calls_open_is_open(layers: list[Layer]) -> None:
         for method in row.methods or ("GET", "POST"):
             code = call(stack, environ(method, _sample(row.pattern))).code
             assert (code not in (401, 403)) == row.is_open, row
+
+
+def test_the_hash_of_a_password_is_masked() -> None:
+    """A table of users shows no hash, neither in settings nor in a repr."""
+    hashed = "$5$rounds=1000$saltsaltsaltsalt$" + "a" * 43
+    layer = Layer("basic_auth", users={"alice": hashed})
+
+    assert hashed not in repr(layer)
+    assert hashed not in repr(layer.settings)

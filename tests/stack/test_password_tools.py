@@ -13,7 +13,7 @@ import pytest
 
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.passwords import Users
-from lamella.stack.password_tools import delete_user, list_users, new_token, set_password
+from lamella.stack.password_tools import delete_user, list_users, new_token, set_password, sign_out
 
 
 def mode(path: Path) -> int:
@@ -147,3 +147,16 @@ def test_a_new_token_comes_with_its_hash() -> None:
 
     assert hashlib.sha256(token.encode()).hexdigest() == digest
     assert len(token) >= 43
+
+
+def test_signs_a_user_out_everywhere(tmp_path: Path) -> None:
+    """Every remembered login of one user ends, those of others stay."""
+    from lamella.middleware._remember import RememberStore
+
+    path = tmp_path / "remember.sqlite"
+    store = RememberStore(path)
+    token, other = store.issue("alice", "", 100, 0), store.issue("bob", "", 100, 0)
+
+    assert sign_out(path, "alice") == 1
+    assert store.redeem(token, 1) is None
+    assert store.redeem(other, 1) is not None
