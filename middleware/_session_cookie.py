@@ -12,7 +12,7 @@ import hmac
 import os
 import re
 from binascii import Error as Base64Error
-from binascii import a2b_base64
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -25,7 +25,7 @@ from lamella.stack.kernel.signing import (
     signer,
 )
 
-from ._session_json import decode, encode
+from ._session_json import encode, scan
 from ._session_mapping import SessionMapping, SessionTooLargeError
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ MAX_CHUNKS: Final = 10
 # Set-Cookie: "; Max-Age=" and up to 10 digits.
 _MAX_AGE_LENGTH = 20
 _CHUNKED = re.compile(r"(10|[2-9])~([A-Za-z0-9._-]+)")
-_PAD: Final = (b"", b"", b"==", b"=")
-_FROM_URL = bytes.maketrans(b"-_", b"+/")
+_TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
 
 
 class Lifetime:
@@ -83,15 +82,17 @@ def signing(secrets: Sequence[bytes], name: str) -> Sealing:
     sign, verify = signer(secrets, "session", name, "cookie")
 
     def seal(text: str) -> str:
-        payload = encode_base64url(text.encode())
-        return f"{payload}.{sign(payload.encode()).decode()}"
+        payload = b2a_base64(text.encode(), newline=False).translate(_TO_URL).rstrip(b"=")
+        return (payload + b"." + sign(payload)).decode()
 
     def unseal(value: str) -> tuple[str, int] | None:
-        payload, dot, signature = value.encode("latin-1", "replace").rpartition(b".")
+        if not value.isascii():
+            return None
+        payload, dot, signature = value.encode().rpartition(b".")
         if not dot or (number := verify(payload, signature)) < 0:
             return None
         try:
-            return a2b_base64(payload.translate(_FROM_URL) + _PAD[len(payload) % 4]).decode(), number
+            return a2b_base64(payload.translate(_FROM_URL) + b"==").decode(), number
         except (Base64Error, UnicodeDecodeError):  # signed by us, in a format we do not know
             return None
 
@@ -152,8 +153,9 @@ class CookieBackend:
         self._refresh = lifetime.refresh * 1000
         self._max_bytes = max_bytes
         self._clock = clock
-        self._find = cookie_finder(cookie.name)
+        self._find = cookie_finder(cookie.name, verified=True)
         self._names = [cookie.name, *(f"{cookie.name}-{number}" for number in range(1, MAX_CHUNKS))]
+        self._second = self._names[1]
         self._find_chunk = [cookie_finder(name) for name in self._names]
         # Room for the value in one line; the names of the chunks are two characters longer.
         self._room = MAX_LINE - len(cookie.name) - 1 - len(cookie.attributes) - _MAX_AGE_LENGTH
@@ -170,18 +172,20 @@ class CookieBackend:
             opened = self._unseal(value if "~" not in value else self._join(header, value))
             if opened is None:
                 continue
+            text, key_number = opened
             try:
-                content: Any = decode(opened[0])
+                content, end = scan(text, 0)
                 created, used, permanent, data = content
-                if now * 1000 >= used + self._idle or now * 1000 >= created + self._absolute:
+                age = now * 1000 - used
+                if age >= self._idle or now * 1000 - created >= self._absolute or end != len(text):
                     continue
-            except (ValueError, TypeError):  # a format of another version
+            except (ValueError, TypeError, StopIteration):  # a format of another version
                 continue
             session._created = created / 1000
             session.new = False
             if permanent:
                 session._permanent = session.was_permanent = True
-            if opened[1] > 0 or now * 1000 - used > self._refresh:
+            if key_number or age > self._refresh:
                 session.stale = session.attention = True
             loaded: dict[str, JSON] = data
             return loaded
@@ -218,7 +222,8 @@ class CookieBackend:
             return self._forget(session.header, 0)
         now = self._clock()
         created = session._created
-        token = self._seal(f"[{int(created * 1000)},{int(now * 1000)},{session._permanent:d},{encode(session.data)}]")
+        permanent = "1" if session._permanent else "0"
+        token = self._seal(f"[{int(created * 1000)},{int(now * 1000)},{permanent},{encode(session.data)}]")
         tail = self._tail
         if session._permanent:
             tail += f"; Max-Age={max(1, int(self._lifetime.end(created, now) - now))}"
@@ -226,7 +231,7 @@ class CookieBackend:
             lines = [self._head + token + tail]
         else:
             lines = self._cut(token, tail)
-        if self._names[1] in session.header:
+        if self._second in session.header:
             lines += self._forget(session.header, len(lines))
         return lines
 

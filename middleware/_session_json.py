@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 if TYPE_CHECKING:
     from lamella.stack.kernel.keys import JSON
 
-__all__ = ["SCALARS", "check", "decode", "encode"]
+__all__ = ["SCALARS", "check", "decode", "encode", "scan"]
 
 #: Values that cannot change in place, nor hold what is no JSON.
 SCALARS: Final = frozenset({str, bool, type(None)})
@@ -42,7 +42,8 @@ def _make_encoder() -> Callable[[object], str]:
 #: Write a checked value.
 encode: Final = _make_encoder()
 _make_scanner: Any = scanner.make_scanner
-_scan: Callable[[str, int], tuple[Any, int]] = _make_scanner(decoder.JSONDecoder())
+#: Read one value at a position; return it and where it ends. StopIteration and ValueError where there is none.
+scan: Final[Callable[[str, int], tuple[Any, int]]] = _make_scanner(decoder.JSONDecoder())
 
 
 def decode(text: str) -> JSON:
@@ -52,7 +53,7 @@ def decode(text: str) -> JSON:
         ValueError: It is no JSON, or more follows.
     """
     try:
-        value, end = _scan(text, 0)
+        value, end = scan(text, 0)
     except (StopIteration, RecursionError):
         raise ValueError("no JSON") from None
     if end != len(text):

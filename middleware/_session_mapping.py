@@ -28,6 +28,8 @@ __all__ = [
 
 # Where Flask keeps its flashed messages too, so that both see the same.
 _FLASHES = "_flashes"
+# A number that needs no look at its length.
+_PLAIN_INT = 2**64
 
 
 class SessionError(LamellaError):
@@ -178,7 +180,7 @@ class SessionMapping(Session):
         if data is None:
             data = self._load()
         value = data[key]
-        if type(value) not in SCALARS:
+        if type(value) is dict or type(value) is list:
             self._hand_out(key, value)
         return value
 
@@ -194,13 +196,13 @@ class SessionMapping(Session):
         if key not in data:
             return default
         value = data[key]
-        if type(value) not in SCALARS:
+        if type(value) is dict or type(value) is list:
             self._hand_out(key, value)
         return value
 
     def _hand_out(self, key: str, value: JSON) -> None:
         """Note what a container is like before the application gets hold of it."""
-        if isinstance(value, (dict, list)) and (self._dirty is None or key not in self._dirty):
+        if self._dirty is None or key not in self._dirty:
             if self._given is None:
                 self._given = {}
             if key not in self._given:
@@ -221,7 +223,7 @@ class SessionMapping(Session):
     def __setitem__(self, key: str, value: JSON) -> None:
         if self.sealed:
             self._refuse(f"session[{key!r}] is set")
-        if type(value) not in SCALARS:
+        if type(value) not in SCALARS and not (type(value) is int and -_PLAIN_INT < value < _PLAIN_INT):
             _check(key, value)
         if not isinstance(key, str):
             raise TypeError(f"the session key {key!r} is no text")
@@ -340,19 +342,23 @@ class SessionMapping(Session):
         Raises:
             TypeError: A container was given a value that is no JSON; names the key.
         """
-        data, base, given = self.data, self._base or {}, self._given or {}
+        data, given, dirty = self.data, self._given, self._dirty
         found = False
-        for key in self._dirty or ():
-            if key not in data:
-                found = found or key in base
-            elif type(new := data[key]) in SCALARS:
-                found = found or key not in base or type(old := base[key]) is not type(new) or old != new
-            else:
-                text = _text(key, new)
-                found = found or key not in base or text != (given[key] if key in given else encode(base[key]))
-        for key, before in given.items():
-            if key in data and (self._dirty is None or key not in self._dirty):
-                found = _text(key, data[key]) != before or found
+        if dirty is not None:
+            base = self._base or {}
+            for key in dirty:
+                if key not in data:
+                    found = found or key in base
+                elif type(new := data[key]) in SCALARS or type(new) is int:
+                    found = found or key not in base or type(old := base[key]) is not type(new) or old != new
+                else:
+                    text = _text(key, new)
+                    before = given[key] if given is not None and key in given else None
+                    found = found or key not in base or text != (encode(base[key]) if before is None else before)
+        if given is not None:
+            for key, before in given.items():
+                if key in data and (dirty is None or key not in dirty):
+                    found = _text(key, data[key]) != before or found
         return found
 
     def changes(self) -> tuple[dict[str, str], list[str]]:
@@ -383,11 +389,13 @@ class SessionMapping(Session):
 
     def freeze(self) -> None:
         """After a commit: what is now in the containers is what was kept; anything else came too late."""
-        data = self.data
+        data, given = self.data, self._given
         late = {}
-        for key in {*(self._dirty or ()), *(self._given or ())}:
+        for key in self._dirty or ():
             if key in data and isinstance(data[key], (dict, list)):
                 late[key] = encode(data[key])
+        if given is not None:
+            late |= {key: encode(data[key]) for key in given if key in data and isinstance(data[key], (dict, list))}
         self._given = late or None
         self._base = self._dirty = None
 

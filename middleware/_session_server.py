@@ -120,7 +120,7 @@ class StoreBackend:
         self._lock = lock
         self._anonymous = anonymous
         self._clock = clock
-        self._find = cookie_finder(cookie.name)
+        self._find = cookie_finder(cookie.name, verified=True)
         self._outage = Outage()
 
     # --- reading --------------------------------------------------------------------------------

@@ -66,11 +66,15 @@ def parse_cookies(header: str) -> dict[str, str]:
     return cookies
 
 
-def cookie_finder(name: str) -> Callable[[str], list[str]]:
+def cookie_finder(name: str, *, verified: bool = False) -> Callable[[str], list[str]]:
     """Return a function that finds every cookie called *name* in a ``Cookie`` field, in its order.
 
     It reads the field as :func:`parse_cookies` does, thirty times faster: most fields hold the
     name once, or not at all.
+
+    Args:
+        name: Of the cookie.
+        verified: The caller verifies values by a signature, so that control characters need no look.
     """
     length = len(name)
 
@@ -84,7 +88,7 @@ def cookie_finder(name: str) -> Callable[[str], list[str]]:
             end = header.find(";", after)
             if end < 0 or header.find(name, end) < 0:
                 value = header[after + 1 :] if end < 0 else header[after + 1 : end]
-                if value.isprintable():
+                if verified or value.isprintable():
                     return [value.strip(" ")]
         return _all_named(header, name)
 
