@@ -6,8 +6,9 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
+from lamella.stack.kernel.asgi import as_wsgi
 from lamella.stack.kernel.environ import direct
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.options import reference
@@ -80,7 +81,7 @@ class LazyApp:
         claim = self._claims(found)
         if claim is not None and self._taken.setdefault(claim, self._prefix) != self._prefix:
             raise ConfigError(self.option, self.target, f"one prefix for {claim}: {self._taken[claim]} has it already")
-        self._app = direct(cast("WSGIApplication", found))
+        self._app = direct(as_wsgi(self.option, found))
         return self._app
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
+from lamella.stack.kernel.asgi import as_wsgi
 from lamella.stack.kernel.body import BodyReader, body_length
 from lamella.stack.kernel.environ import direct
 from lamella.stack.kernel.errors import BadRequestError, ConfigError
@@ -176,7 +177,7 @@ def _app(option: str, target: object) -> WSGIApplication:
         return LazyApp(option, target)
     if not callable(target):
         raise ConfigError(option, target, 'a WSGI application or a reference such as "package.module:application"')
-    return cast("WSGIApplication", target)
+    return as_wsgi(option, target)
 
 
 def _by_host(hosts: Mapping[str, App]) -> dict[str, WSGIApplication]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from lamella.stack.kernel import options as kinds
+from lamella.stack.kernel.asgi import as_wsgi
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.options import Kind, Secret
 from lamella.stack.problems import UnresolvedError, did_you_mean
@@ -500,6 +501,10 @@ class Converter:
                 return self._bad(path, str(error), "references")
             if not callable(found):
                 return self._bad(path, f"{value} is not an app: it cannot be called", "references")
+            try:
+                as_wsgi(str(value), found)
+            except ConfigError as error:
+                return self._bad(path, f"{value} is not an app: expected {error.expected}", "references")
         return str(value)
 
     # -- leaves --

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lamella.stack.build import Application, Layer, Origin, Stack
 from lamella.stack.convert import BAD, Converter
 from lamella.stack.document import Raw, shown
+from lamella.stack.kernel.asgi import as_wsgi
 from lamella.stack.kernel.errors import ConfigError, LamellaError
 from lamella.stack.kernel.options import Secret
 from lamella.stack.plan import Body, Plan, RawLayer, make_plan
@@ -195,7 +196,14 @@ class Loader:
         elif body.app_options:
             for option in body.app_options.values():
                 option.document.refuse_key(option.path, "a sub-stack has no options here; they stand at its own layers")
-        return None if target is None else Application(use, target, stack=name, file=document.file, **place)
+        if target is None:
+            return None
+        try:
+            target = as_wsgi(use, target)
+        except ConfigError as error:
+            document.refuse(path, f"{use} is not an app: expected {error.expected}", "references")
+            return None
+        return Application(use, target, stack=name, file=document.file, **place)
 
     def _stack_as_app(self, raw: Raw, name: str) -> Stack | None:
         if name not in self.plan.bodies or not name:
