@@ -15,6 +15,8 @@ from wsgiref.util import FileWrapper
 import pytest
 
 from lamella.apps.static import StaticApp, StaticUrls, static_url
+from lamella.middleware._static_files import Loader
+from lamella.middleware._static_rules import Rules
 from lamella.middleware.static import StaticMiddleware
 from lamella.stack.kernel.errors import ConfigError, MissingLayerError
 from lamella.stack.kernel.http import format_date
@@ -422,6 +424,21 @@ def test_a_304_is_per_coding(get: Get) -> None:
     assert get("/css/app.css", if_none_match=plain, accept_encoding="gzip").code == 200
 
 
+def test_a_sibling_of_the_same_size_and_time_has_its_own_tag(get: Get, root: Path) -> None:
+    """Two codings are never one representation."""
+    (root / "letters.txt.gz").write_bytes(LETTERS[::-1])
+    os.utime(root / "letters.txt.gz", (OLD, OLD))
+
+    assert get("/letters.txt").header("ETag") != get("/letters.txt", accept_encoding="gzip").header("ETag")
+
+
+def test_sends_the_whole_where_the_parts_would_cost_more(get: Get) -> None:
+    """Six single bytes of a tiny file need more headers than the file has letters."""
+    response = get("/letters.txt", range="bytes=0-0,2-2,4-4,6-6,8-8,10-10")
+
+    assert (response.code, response.body, response.header("Content-Range")) == (200, LETTERS, None)
+
+
 def test_ranges_are_of_the_coded_content(get: Get) -> None:
     """RFC 9110 section 14.1: a range counts in the selected representation."""
     whole = get("/css/app.css", accept_encoding="gzip").body
@@ -610,6 +627,20 @@ def test_live_mode_sees_changes_of_settled_files(root: Path) -> None:
     call(app, environ("GET", "/letters.txt"))
     (root / "letters.txt.gz").write_bytes(b"new sibling")
     assert call(app, environ("GET", "/letters.txt", accept_encoding="gzip")).body == b"new sibling"
+
+
+def test_a_file_that_has_just_changed_is_not_believed_yet(root: Path) -> None:
+    """Within a tick of the file system's clock a second change may leave the same timestamp."""
+    loader = Loader("inside", ("gzip",), Rules({}, "", "no-cache", None, ()))
+    (root / "new.txt").write_bytes(b"x")
+
+    fresh = loader.load(str(root), "/new.txt")
+    time.sleep(0.15)
+    settled = loader.load(str(root), "/new.txt")
+
+    assert fresh is not None
+    assert settled is not None
+    assert (fresh.settled, settled.settled) == (False, True)
 
 
 def test_live_mode_holds_no_more_than_told(root: Path) -> None:
