@@ -204,11 +204,10 @@ def _json(octets: bytes) -> dict[str, Any]:
     """Read an object: UTF-8 without a mark, no name twice (RFC 7515 section 4), finite numbers, little depth."""
     try:
         text = octets.decode("utf-8")
-        if _depth(text) > _MAX_DEPTH:
+        # Nothing is deeper than it has brackets: hardly a token is looked at more closely.
+        if text.count("[") + text.count("{") > _MAX_DEPTH and _depth(text) > _MAX_DEPTH:
             raise TokenError("the token is malformed")
-        value = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite, parse_int=_integer
-        )
+        value = _DECODER.decode(text)
     except (ValueError, RecursionError):
         raise TokenError("the token is malformed") from None
     if not isinstance(value, dict):
@@ -250,3 +249,6 @@ def _integer(text: str) -> int:
     if len(text) > 20:
         raise ValueError("too many digits")
     return int(text)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite, parse_int=_integer)

@@ -62,6 +62,11 @@ SIGNED_IN, FORM = "lamella.login", "lamella.login.form"
 _MAX_FORM = 16_384
 # Octets of the secret that a form's token masks.
 _TOKEN = 32
+# What is needed to tell a browser, and to bring it back.
+_ASKED = (
+    *("REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING"),
+    *("HTTP_ACCEPT", "HTTP_SEC_FETCH_MODE", "HTTP_X_REQUESTED_WITH"),
+)
 _WRONG = "User name or password is wrong."
 _EXPIRED = "This form has expired. Please try again."
 
@@ -162,7 +167,6 @@ class LoginMiddleware:
                 return form.login(environ, start_response)
             if where == logout_path:
                 return form.logout(environ, start_response)
-            browser = is_browser(environ)
             if identity_key not in environ:
                 cookies: list[str] = []
                 identity = form.who(environ, cookies)
@@ -171,17 +175,20 @@ class LoginMiddleware:
                     start_response = edit_headers(start_response, lambda headers: [*headers, *added])
                 if identity is not None:
                     establish(environ, identity, "login")
-                elif required and browser:
+                elif required and is_browser(environ):
                     return form.send_there(_wanted(environ))(environ, start_response)
                 elif required:
                     headers = [("WWW-Authenticate", plain), ("Cache-Control", "no-store")]
                     return answer(environ, start_response, UNAUTHORIZED, b"Please sign in.\n", headers)
-            if not browser:
-                return inner(environ, challenge(start_response, plain))
-            there = form.send_there(_wanted(environ))  # now: the app inside may spoil its environ
-            return substitute(
-                inner, environ, start_response, lambda status, headers: there if status.startswith("401") else None
-            )
+            start_response = challenge(start_response, plain)
+            if "html" not in environ.get("HTTP_ACCEPT", ""):
+                return inner(environ, start_response)
+            asked = {name: environ[name] for name in _ASKED if name in environ}  # the app may spoil its environ
+
+            def choose(status: str, headers: Headers) -> WSGIApplication | None:
+                return form.send_there(_wanted(asked)) if status.startswith("401") and is_browser(asked) else None
+
+            return substitute(inner, environ, start_response, choose)
 
         self.wsgi_closure = wsgi_closure
 
