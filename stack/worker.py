@@ -40,21 +40,19 @@ def main() -> int:
     parser.add_argument("--socket", type=int, action="append", required=True)
     given = parser.parse_args()
 
-    from .build import load
+    from .check import check
     from .cli.common import add_folder_to_path
-    from .problems import StackFileError
     from .serve import serve
 
     add_folder_to_path(given.stack)
     sockets = [socket.socket(fileno=number) for number in given.socket]
-    files = {str(Path(given.stack).resolve())}
-    try:
-        stack = load(given.stack, profile=given.profile)
-        files.update(str(Path(file).resolve()) for file in stack.files)
-    except StackFileError as error:
-        files.update(str(Path(problem.file).resolve()) for problem in error.problems)
-        report(given.report, [*files, *own_files()], [str(problem) for problem in error.problems])
+    found = check(given.stack, given.profile, expectations=False)
+    stack, files = found.stack, {str(Path(given.stack).resolve())}
+    files.update(str(Path(problem.file).resolve()) for problem in found.problems)
+    if stack is None or found.errors:
+        report(given.report, [*files, *own_files()], [str(problem) for problem in found.errors])
         return 1
+    files.update(str(Path(file).resolve()) for file in stack.files)
     serve(stack, sockets, threads=given.threads, ready=lambda: report(given.report, [*files, *own_files()], []))
     return 0
 

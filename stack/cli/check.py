@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from .common import add_folder_to_path, console, show_problems, stack_options
+from .common import add_folder_to_path, console, output_aside, show_problems, stack_options
 
 __all__ = ["command"]
 
@@ -25,7 +25,8 @@ def command_check(stack_file: str, profile: str | None, as_json: bool, no_apps: 
     from lamella.stack.check import check
 
     add_folder_to_path(stack_file)
-    report = check(stack_file, profile, import_apps=not no_apps)
+    with output_aside(drop=True):
+        report = check(stack_file, profile, import_apps=not no_apps)
     if as_json:
         problems = [problem.as_dict() for problem in report.problems]
         click.echo(json.dumps({"exit_code": report.exit_code, "problems": problems}, indent=2))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -16,7 +18,17 @@ if TYPE_CHECKING:
 
     from lamella.stack.build import Stack
 
-__all__ = ["add_folder_to_path", "console", "fail", "load_or_fail", "show_problems", "stack_argument", "stack_options"]
+__all__ = [
+    "add_folder_to_path",
+    "check_or_fail",
+    "console",
+    "fail",
+    "load_or_fail",
+    "output_aside",
+    "show_problems",
+    "stack_argument",
+    "stack_options",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,6 +61,31 @@ def stack_options(function: F) -> F:
     return stack_argument(option(function))
 
 
+@contextmanager
+def output_aside(*, drop: bool = False) -> Iterator[None]:
+    """Keep what layers write to standard output (the access log) out of a command's own output.
+
+    Args:
+        drop: Drop it, and log records too; otherwise it goes to standard error.
+    """
+    import logging
+
+    sys.stdout.flush()
+    kept = os.dup(1)
+    other = os.open(os.devnull, os.O_WRONLY) if drop else os.dup(2)
+    os.dup2(other, 1)
+    disabled = logging.root.manager.disable
+    if drop:
+        logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(other)
+
+
 def show_problems(problems: Iterable[Problem]) -> None:
     """Print each problem on one line, on standard error."""
     from rich.text import Text
@@ -66,6 +103,18 @@ def fail(problems: Iterable[Problem]) -> NoReturn:
     problems = list(problems)
     show_problems(problems)
     sys.exit(min((problem.exit_code for problem in problems if not problem.warning), default=1))
+
+
+def check_or_fail(stack_file: str, profile: str | None) -> Stack:
+    """Check a stack file, order rules among it, and build it; print the problems, and end where one is an error."""
+    from lamella.stack.check import check
+
+    add_folder_to_path(stack_file)
+    report = check(stack_file, profile, expectations=False)
+    if report.stack is None or report.errors:
+        fail(report.problems)
+    show_problems(report.problems)
+    return report.stack
 
 
 def load_or_fail(stack_file: str, profile: str | None) -> Stack:

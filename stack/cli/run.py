@@ -7,7 +7,7 @@ import time
 
 import click
 
-from .common import console, load_or_fail, stack_options
+from .common import check_or_fail, console, stack_options
 
 __all__ = ["command"]
 
@@ -25,7 +25,7 @@ def command_run(stack_file: str, profile: str | None, binds: tuple[str, ...], th
 
     shown = console(stderr=True)
     began = time.perf_counter()
-    stack = None if reload else load_or_fail(stack_file, profile)
+    stack = None if reload else check_or_fail(stack_file, profile)
     sockets = [listen(bind) for bind in binds or ("127.0.0.1:8080",)]
     addresses = "  ".join(f"[bold]{shown_address(listening)}[/]" for listening in sockets)
     if stack is None:

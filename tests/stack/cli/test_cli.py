@@ -194,6 +194,16 @@ def plain(environ, start_response):
     assert "/old/users/<name>" in shown
 
 
+def test_what_layers_log_stays_out_of_a_command_s_output(project: Path) -> None:
+    """The access log writes to standard output; a trace in JSON must stay JSON."""
+    (project / "stack.toml").write_text(STACK + '\n[[layer]]\nuse = "access_log"\n', encoding="utf-8")
+
+    done = lamella(project, "trace", "GET", "/", "--json")
+
+    assert json.loads(done.stdout)["status"] == "200 OK"
+    assert '"GET / HTTP/1.1" 200' in done.stderr
+
+
 def test_a_wrong_command_gets_a_suggestion(tmp_path: Path) -> None:
     """``lamella chekc`` is a usage error, exit code 2."""
     done = lamella(tmp_path, "chekc")

@@ -106,3 +106,64 @@ def test_conform_judges_any_middleware(lamella: Run) -> None:
     assert bad.exit_code == 1
     assert "close()" in bad.output
     assert "did you mean `request_id`?" in lamella("conform", "requestid").output
+
+
+def test_trace_shows_what_each_layer_does(lamella: Run) -> None:
+    """As text, JSON and a page."""
+    Path("stack.toml").write_text(STACK, encoding="utf-8")
+    Path("app.py").write_text(APP, encoding="utf-8")
+    sent = ("GET", "/open/x", "-H", "Origin: https://a.example")
+
+    text = lamella("trace", *sent)
+    assert text.exit_code == 0
+    assert text.output.startswith("GET /open/x → 204 No Content by app")
+    assert "header  + Access-Control-Allow-Origin = *" in text.output
+    assert json.loads(lamella("trace", *sent, "--json").output)["target"] == "/open/x"
+    assert lamella("trace", *sent, "--html").output.lower().startswith("<!doctype html>")
+    assert lamella("trace", "GET", "open").exit_code == 2
+    assert lamella("trace", "GET", "/", "-H", "nonsense").exit_code == 2
+
+
+def test_headers_prints_the_matrix(lamella: Run) -> None:
+    """Tab-separated, for a diff; or JSON."""
+    Path("stack.toml").write_text(STACK, encoding="utf-8")
+    Path("app.py").write_text(APP, encoding="utf-8")
+
+    first = lamella("headers", "-H", "Origin: https://shop.example").output
+
+    assert first == lamella("headers", "-H", "Origin: https://shop.example").output
+    assert "cors\taccess-control-allow-origin\t+" in first
+    assert json.loads(lamella("headers", "--json").output)["cases"][0] == "200"
+
+
+def test_audit_lists_what_is_open(lamella: Run) -> None:
+    """Who may ask for what; ``--open`` fails where anything is reachable without a login."""
+    rules = '[{ path = "/", allow = "anonymous" }, { path = "/*", allow = ["staff"] }]'
+    users = '{ anna = "$5$saltsalt$mSCz5eJc0rXPfPRvZ2n7VdRDVlYEKcAhS5OvJIvRLXB" }'
+    layers = f'\n[[layer]]\nuse = "basic_auth"\nusers = {users}\n\n[[layer]]\nuse = "access"\nrules = {rules}\n'
+    Path("stack.toml").write_text(STACK + layers, encoding="utf-8")
+    Path("app.py").write_text(APP, encoding="utf-8")
+
+    rows = json.loads(lamella("audit", "--json").output)
+
+    assert {(row["allow"], row["is_open"]) for row in rows} >= {("staff", False)}
+    assert "reachable without a login" in lamella("audit").output
+    Path("stack.toml").write_text(STACK, encoding="utf-8")
+    assert lamella("audit", "--open").exit_code == 1
+
+
+def test_passwd_writes_a_users_file(lamella: Run) -> None:
+    """Adds, changes, lists, removes; the password is read, never shown."""
+    runner = CliRunner()
+    line = ["passwd", "users.htpasswd", "anna", "--stdin", "--scheme", "sha512"]
+
+    added = runner.invoke(command_line(), line, input="correct horse battery\n")
+
+    assert added.output == "users.htpasswd: added anna\n"
+    assert runner.invoke(command_line(), line, input="another horse battery\n").output.startswith(
+        "users.htpasswd: changed"
+    )
+    assert lamella("passwd", "users.htpasswd", "--list").output == "anna\n"
+    assert "horse" not in Path("users.htpasswd").read_text()
+    assert lamella("passwd", "users.htpasswd", "anna", "--delete").exit_code == 0
+    assert lamella("passwd", "users.htpasswd", "anna", "--delete").exit_code == 1
