@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote_to_bytes
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -355,3 +358,49 @@ def test_a_long_path_is_cheap() -> None:
     started = time.perf_counter()
     assert call(app, environ("GET", "/" + "aa/" * 33_000)).code == 200
     assert time.perf_counter() - started < 0.1
+
+
+# --- on the wire --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[tuple[str, int]]:
+    """The guarded stack behind a real server."""
+    from waitress.server import create_server
+
+    server = create_server(guarded(), host="127.0.0.1", port=0, threads=2)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    yield "127.0.0.1", server.effective_port
+    server.close()
+    thread.join(5)
+
+
+def _answer(place: tuple[str, int], request: bytes) -> bytes:
+    with socket.create_connection(place, timeout=5) as connection:
+        connection.sendall(request)
+        blocks = []
+        while block := connection.recv(65_536):
+            blocks.append(block)
+    return b"".join(blocks)
+
+
+@pytest.mark.server
+def test_no_known_way_around_on_the_wire(corpus: Any, wire: tuple[str, int]) -> None:
+    """The same paths, methods and headers as raw octets through waitress, the server's own reading included."""
+    data = corpus("auth_bypass_paths")
+    cases: list[tuple[str, str, dict[str, str]]] = [("GET", case["raw"], {}) for case in data["cases"]]
+    cases += [(case["method"], case["raw"], {}) for case in data["methods"]]
+    cases += [(case.get("method", "GET"), case["raw"], case["headers"]) for case in data["headers"]]
+    seen: dict[bytes, int] = {}
+    for method, raw, headers in cases:
+        fields = {"Host": "localhost", "Connection": "close", **headers}
+        lines = [f"{method} {raw} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+        answer = _answer(wire, "\r\n".join(lines).encode())
+        assert b"ADMIN-REACHED" not in answer, (method, raw, headers)
+        status = answer[9:12]
+        seen[status] = seen.get(status, 0) + 1
+
+    assert not [status for status in seen if status.startswith(b"5") and status != b"501"], seen
+    assert seen[b"400"] > 20
+    assert seen[b"401"] > 10
