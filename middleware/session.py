@@ -18,19 +18,19 @@ Place it outside the layers that use a session (``login``, ``oidc``, ``csrf``), 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lamella.stack.kernel.cookies import CookieFormat
 from lamella.stack.kernel.environ import direct
 from lamella.stack.kernel.errors import ConfigError
-from lamella.stack.kernel.http import split_quoted
 from lamella.stack.kernel.keys import SESSION
 from lamella.stack.kernel.options import Duration, Secret, SecretValue, Size, choice, duration, size
 from lamella.stack.kernel.options import secret as secret_bytes
 from lamella.stack.kernel.order import Inside
-from lamella.stack.kernel.response import Headers, add_vary, close, has_body, on_close
+from lamella.stack.kernel.response import Headers, close
 
+from ._session_answer import LateBody, finished, restart, send
 from ._session_cookie import CookieBackend, Lifetime, encrypting, signing
 from ._session_mapping import (
     Backend,
@@ -57,14 +57,6 @@ __all__ = [
 
 # 8190 bytes is what gunicorn takes in one header field, and nginx 8 KiB: room for other cookies beside ours.
 _MAX_BYTES = "7 KiB"
-_UNAVAILABLE = b"503: the session store does not answer. Please try again in a moment.\n"
-_VARY, _PRIVATE = ("Vary", "Cookie"), ("Cache-Control", "private")
-_UNAVAILABLE_HEADERS = (
-    ("Content-Type", "text/plain; charset=utf-8"),
-    ("Content-Length", str(len(_UNAVAILABLE))),
-    ("Cache-Control", "no-store"),
-    ("Retry-After", "1"),
-)
 
 
 class SessionMiddleware:
@@ -242,13 +234,13 @@ def _closure(inner: WSGIApplication, backend: Backend, release: Callable[[Sessio
                 if session._data is not None and (session.attention or session._dirty or session._given):
                     _commit(backend, session)
             if session.sent or (session.held is not None and exc_info is None):
-                return _restart(session, start_response, status, headers, exc_info)
+                return restart(session, start_response, status, headers, exc_info)
             session.held = (status, headers, exc_info)
             return write
 
         def write(data: bytes, /) -> object:
             if session.held is not None:
-                _send(session, start_response)
+                send(session, start_response)
             return None if session.failure is not None else session.write(data)
 
         try:
@@ -257,16 +249,16 @@ def _closure(inner: WSGIApplication, backend: Backend, release: Callable[[Sessio
             release(session)
             if session.failure is None or session.sent:
                 raise
-            _send(session, start_response)
-            return _finished((), session, environ)
+            send(session, start_response)
+            return finished((), session, environ)
         except BaseException:
             release(session)
             raise
         held = session.held
         if held is None:
             if session.sent:
-                return _finished(body, session, environ)
-            return _LateBody(body, session, start_response, release, environ)
+                return finished(body, session, environ)
+            return LateBody(body, session, start_response, release, environ)
         try:
             if session._data is None and session.failure is None:
                 session.held = None
@@ -277,13 +269,13 @@ def _closure(inner: WSGIApplication, backend: Backend, release: Callable[[Sessio
                 else:
                     session.write = start_response(status, headers, exc_info)
                 return body
-            _send(session, start_response)
+            send(session, start_response)
         except BaseException:  # the server refuses the headers, and will never see the body
             close(body)
             raise
         if session.failure is None and session._given is None:
             return body
-        return _finished(body, session, environ)
+        return finished(body, session, environ)
 
     return wsgi_closure
 
@@ -298,151 +290,3 @@ def _commit(backend: Backend, session: SessionMapping) -> None:
         session.abandon()
         raise
     session.freeze()
-
-
-def _send(session: SessionMapping, start_response: StartResponse) -> None:
-    """Send the headers that were held, with what the session adds; a 503 where the store did not answer."""
-    if session.failure is not None:
-        status, headers, exc_info = "503 Service Unavailable", list(_UNAVAILABLE_HEADERS), None
-    else:
-        status, headers, exc_info = session.held or ("", [], None)
-        if session._data is not None:
-            headers = _edited(headers, session.lines)
-    session.held = None
-    session.sent = True
-    session.write = start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
-
-
-def _restart(
-    session: SessionMapping, start_response: StartResponse, status: str, headers: Headers, exc_info: Any
-) -> Callable[[bytes], object]:
-    """Hand a second call on: with ``exc_info`` the server may still change its mind, without it says no."""
-    if session.held is not None:
-        _send(session, start_response)
-    if session._data is not None:
-        headers = _edited(headers, session.lines)
-    return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
-
-
-def _edited(headers: Headers, lines: Iterable[str]) -> Headers:
-    """A copy of *headers* that keeps shared caches away (RFC 9111 section 5.2.2.7), and sets cookies."""
-    edited = [*headers]
-    varies = controlled = False
-    for name, _ in headers:
-        # By length first: a call of lower() for each header costs more than all the rest of this function.
-        if len(name) == 4:
-            varies = varies or name.lower() == "vary"
-        elif len(name) == 13:
-            controlled = controlled or name.lower() == "cache-control"
-    if varies:
-        edited = add_vary(edited, "Cookie")
-    else:
-        edited.append(_VARY)
-    if controlled:
-        edited = _made_private(edited)
-    else:
-        edited.append(_PRIVATE)
-    for line in lines:
-        edited.append(("Set-Cookie", line))
-    return edited
-
-
-def _made_private(headers: Headers) -> Headers:
-    """Merge ``private`` into the Cache-Control that is there: never weaker, and nothing for shared caches left."""
-    text = ", ".join(value for name, value in headers if name.lower() == "cache-control")
-    pieces = split_quoted(text, ",")
-    kept = []
-    for piece in pieces if pieces is not None else ("no-store",):
-        directive = piece.partition("=")[0].strip().lower()
-        # private="field" speaks of a field; public, s-maxage and proxy-revalidate of shared caches.
-        if piece and directive not in ("public", "s-maxage", "proxy-revalidate", "private"):
-            kept.append(piece)
-    if not any(piece.lower() == "no-store" for piece in kept):
-        kept.append("private")
-    edited = [header for header in headers if header[0].lower() != "cache-control"]
-    edited.append(("Cache-Control", ", ".join(kept)))
-    return edited
-
-
-# --- bodies -------------------------------------------------------------------------------------
-
-
-def _finished(body: Iterable[bytes], session: SessionMapping, environ: WSGIEnvironment) -> Iterable[bytes]:
-    """The body of an answer whose headers are out."""
-    if session.failure is not None:
-        close(body)
-        return [_UNAVAILABLE] if has_body("503", environ.get("REQUEST_METHOD", "GET")) else [b""]
-    if session._data is None or session._given is None:
-        return body
-    return on_close(environ, body, lambda finished: session.check_unchanged())
-
-
-class _LateBody:
-    """The body of an app that had not started when it returned.
-
-    Args:
-        body: What the app returned.
-        session: The request's.
-        start_response: The outer one.
-        release: Lets a lock go that no commit released.
-        environ: The request.
-    """
-
-    __slots__ = ("_body", "_closed", "_environ", "_iterator", "_release", "_session", "_start_response")
-
-    def __init__(
-        self,
-        body: Iterable[bytes],
-        session: SessionMapping,
-        start_response: StartResponse,
-        release: Callable[[SessionMapping], object],
-        environ: WSGIEnvironment,
-    ) -> None:
-        self._body = body
-        self._session = session
-        self._start_response = start_response
-        self._release = release
-        self._environ = environ
-        self._iterator: Iterator[bytes] | None = None
-        self._closed = False
-
-    def __iter__(self) -> _LateBody:
-        return self
-
-    def __next__(self) -> bytes:
-        if self._iterator is None:
-            self._iterator = iter(self._body)
-        session = self._session
-        if session.sent and session.held is None:
-            return next(self._iterator)
-        try:
-            block = next(self._iterator)
-        except StopIteration:
-            if session.held is None:
-                raise
-            _send(session, self._start_response)
-            if session.failure is None:
-                raise
-        except SessionUnavailableError:
-            if session.failure is None or session.sent:
-                raise
-            _send(session, self._start_response)
-        else:
-            if session.held is None:
-                return block
-            _send(session, self._start_response)
-            if session.failure is None:
-                return block
-        self._body = _finished(self._body, session, self._environ)
-        self._iterator = iter(self._body)
-        return next(self._iterator)
-
-    def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            close(self._body)
-        finally:
-            self._release(self._session)
-            self._session.check_unchanged()
