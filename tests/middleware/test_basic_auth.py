@@ -211,6 +211,15 @@ def test_refuses_a_name_that_could_pose_as_another(user: str) -> None:
     assert (response.code, app.called) == (401, 0)
 
 
+def test_one_text_for_one_pair_of_credentials() -> None:
+    """Base64 whose unused bits are not zero is another text for the same octets: refused (RFC 4648 section 3.5)."""
+    good = base64.b64encode(b"alice:alice-password").decode()
+    twisted = good[:-2] + chr(ord(good[-2]) + 1) + "="
+
+    assert base64.b64decode(twisted) == base64.b64decode(good)
+    assert (decode_credentials(good), decode_credentials(twisted)) == (("alice", "alice-password"), None)
+
+
 def test_works_for_head_and_post() -> None:
     """A refusal has no body on HEAD, and the method changes nothing else."""
     response = call(layer(RecordingApp()), environ("HEAD", "/"))

@@ -150,6 +150,8 @@ def test_answers_as_rfc_6750_has_it(sent: str | None, code: int, error: str | No
         ({"iat": "yesterday"}, {}, 401),
         ({"exp": 1e300}, {}, 401),
         ({"exp": True}, {}, 401),
+        ({"nbf": True}, {}, 401),
+        ({"iat": False}, {}, 401),
         ({"exp": None}, {"required_claims": []}, 401),
         ({"iss": "https://idp.example/"}, {}, 401),
         ({"iss": "https://b.example"}, {"issuer": ["https://a.example", "https://b.example"]}, 200),
