@@ -19,33 +19,41 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from lamella.stack.kernel.environ import direct
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.http import accepts, is_field_value, is_token
 from lamella.stack.kernel.keys import STATIC
-from lamella.stack.kernel.options import Duration, FilePath, Regex, Size, choice, duration, size, strings
+from lamella.stack.kernel.options import Duration, FilePath, Regex, Size, choice, size, strings
 from lamella.stack.kernel.order import Inside, Outside
 from lamella.stack.kernel.paths import AmbiguousPathError, canonical_path, check_path
 from lamella.stack.kernel.response import Headers, answer, get_header, refuse, substitute
-from lamella.stack.kernel.static_urls import StaticUrls
 
 from ._static_answer import (
     Choose,
     Respond,
-    Sendfile,
     answer_busy,
     answer_method,
     chooser,
-    places_of,
     plain_answer,
     responder,
 )
 from ._static_files import CODINGS, FileEntry, Loader, folder_signature_of, signature_of
+from ._static_find import Finder, Redirect, Target
 from ._static_listing import answer_listing, items_of
-from ._static_lookup import Roots, is_hidden, open_beneath, roots_of, scan
+from ._static_lookup import roots_of
+from ._static_options import (
+    Budget,
+    cache_control_of,
+    names_of,
+    page_of,
+    prefix_of,
+    providing,
+    sendfile_of,
+    visible_dotfiles,
+)
 from ._static_rules import Rules, header_rules, immutable_test
 from ._static_types import content_types
 
@@ -57,21 +65,6 @@ __all__ = ["StaticMiddleware"]
 # Live mode asks the file system at each request, by timestamps; after so many seconds it looks with its own eyes.
 _BELIEVE_SECONDS = 1.0
 _MOST_ENTRIES = 4096
-
-
-class _Redirect(NamedTuple):
-    """The path under which the file is known."""
-
-    relative: str
-
-
-class _Listing(NamedTuple):
-    """A folder to be listed."""
-
-    relative: str
-
-
-_Target = FileEntry | _Redirect | _Listing
 
 
 class StaticMiddleware:
@@ -147,7 +140,7 @@ class StaticMiddleware:
         max_ranges: int = 64,
     ) -> None:
         roots = roots_of("root", root)
-        base = _prefix(prefix)
+        base = prefix_of(prefix)
         choice("mode", mode, ("live", "immutable"))
         choice("symlinks", symlinks, ("none", "inside", "all"))
         if charset and not (isinstance(charset, str) and is_token(charset)):
@@ -156,26 +149,28 @@ class StaticMiddleware:
             raise ConfigError("max_ranges", max_ranges, "a number of parts, at least 1")
         for flag, value in (("listing", listing), ("clean_urls", clean_urls)):
             choice(flag, value, (True, False))
-        budget = _Budget(size("memory", memory))
+        budget = Budget(size("memory", memory))
         rules = Rules(
             content_types("types", types),
             charset,
-            _cache_control(max_age, mode),
+            cache_control_of(max_age, mode),
             immutable_test("immutable", immutable),
             header_rules("headers", headers),
         )
         codings = strings("encodings", encodings, CODINGS.__contains__, "zstd, br, gzip")
         loader = Loader(symlinks, codings, rules)
-        finder = _Finder(roots, loader, _names("index", index), bool(listing), bool(clean_urls), _visible(dotfiles))
-        inner = _providing(direct(app), base, manifest, mode)
+        finder = Finder(
+            roots, loader, names_of("index", index), bool(listing), bool(clean_urls), visible_dotfiles(dotfiles)
+        )
+        inner = providing(direct(app), base, manifest, mode)
         choose = chooser()
-        pages = {"fallback": _page("fallback", fallback), "not_found": _page("not_found", not_found)}
+        pages = {"fallback": page_of("fallback", fallback), "not_found": page_of("not_found", not_found)}
         kept = {option: finder.page(page) for option, page in pages.items()} if mode == "immutable" else {}
         for option, entry in kept.items():
             if entry is None and pages[option] is not None:
                 raise ConfigError(option, pages[option], "a file in the root")
         miss = _missing(inner, finder, loader, pages, kept)
-        respond = responder(loader, choose, miss, max_ranges, _sendfile(sendfile, sendfile_map, roots))
+        respond = responder(loader, choose, miss, max_ranges, sendfile_of(sendfile, sendfile_map, roots))
         send = _sender(base, finder, respond, miss)
 
         if mode == "live":
@@ -194,12 +189,12 @@ class StaticMiddleware:
 def _live(
     base: str,
     inner: WSGIApplication,
-    finder: _Finder,
+    finder: Finder,
     choose: Choose,
     respond: Respond,
-    send: Callable[[_Target, WSGIEnvironment, StartResponse], Iterable[bytes]],
+    send: Callable[[Target, WSGIEnvironment, StartResponse], Iterable[bytes]],
     miss: WSGIApplication,
-    budget: _Budget,
+    budget: Budget,
 ) -> WSGIApplication:
     """Return the application that looks at each request."""
     below = base + "/"
@@ -288,11 +283,11 @@ def _live(
 
 def _immutable(
     base: str,
-    finder: _Finder,
+    finder: Finder,
     respond: Respond,
-    send: Callable[[_Target, WSGIEnvironment, StartResponse], Iterable[bytes]],
+    send: Callable[[Target, WSGIEnvironment, StartResponse], Iterable[bytes]],
     miss: WSGIApplication,
-    budget: _Budget,
+    budget: Budget,
 ) -> WSGIApplication:
     """Return the application that knows every path from the start.
 
@@ -349,110 +344,19 @@ def _below_only(base: str, inner: WSGIApplication, miss: WSGIApplication) -> WSG
     return outside
 
 
-# --- what a path means --------------------------------------------------------------------------
-
-
-class _Finder:
-    """Finds what a path below the prefix means."""
-
-    def __init__(
-        self,
-        roots: Roots,
-        loader: Loader,
-        index: tuple[str, ...],
-        listing: bool,
-        clean_urls: bool,
-        visible: frozenset[str] | None,
-    ) -> None:
-        self.roots = roots
-        self.loader = loader
-        self.visible = visible
-        self._index = index
-        self._listing = listing
-        self._clean_urls = clean_urls
-
-    def find(self, relative: str) -> _Target | None:
-        """Return the file, redirect or listing for a canonical path below the prefix; None for a miss.
-
-        Raises:
-            OSError: The system cannot look now.
-        """
-        if is_hidden(relative, self.visible):
-            return None
-        if self._clean_urls:
-            short = self._short_form(relative)
-            if short is not None and self._file(relative) is not None:
-                return _Redirect(short)
-        if relative.endswith("/"):
-            for root in self.roots:
-                for name in self._index:
-                    entry = self.loader.load(root, relative + name)
-                    if entry is not None:
-                        return entry
-            return _Listing(relative) if self._listing and self._is_folder(relative) else None
-        if relative:
-            entry = self._file(relative) or (self._file(relative + ".html") if self._clean_urls else None)
-            if entry is not None:
-                return entry
-        if self._is_folder(relative + "/") and self.find(relative + "/") is not None:
-            return _Redirect(relative + "/")
-        return None
-
-    def page(self, relative: str | None) -> FileEntry | None:
-        """Return a file by its path; None where there is none."""
-        return None if relative is None else self._file(relative)
-
-    def _file(self, relative: str) -> FileEntry | None:
-        for root in self.roots:
-            entry = self.loader.load(root, relative)
-            if entry is not None:
-                return entry
-        return None
-
-    def _is_folder(self, relative: str) -> bool:
-        for root in self.roots:
-            descriptor = open_beneath(root, relative, self.loader.symlinks, folder=True)
-            if descriptor is not None:
-                os.close(descriptor)
-                return True
-        return False
-
-    def _short_form(self, relative: str) -> str | None:
-        """Return the clean form of a path that has another."""
-        folder, slash, name = relative.rpartition("/")
-        if name in self._index:
-            return folder + slash
-        return relative[:-5] if name.endswith(".html") and name != ".html" else None
-
-    def is_direct(self, entry: FileEntry, relative: str) -> bool:
-        """Tell whether no other file could come to stand for the path while this one is there."""
-        name = self._index[0] if relative.endswith("/") and self._index else ""
-        return entry.identity.root == self.roots[0] and entry.identity.relative == relative + name
-
-    def table(self, base: str) -> dict[str, _Target | None]:
-        """Return every path that may mean something, in WSGI form, its meaning still open."""
-        paths: dict[str, _Target | None] = {base: None, base + "/": None}
-        for root in self.roots:
-            for path, is_folder in scan(root, self.loader.symlinks, self.visible):
-                path = base + path
-                paths[path] = None
-                if is_folder:
-                    paths[path + "/"] = None
-                elif self._clean_urls and path.endswith(".html"):
-                    paths[path[:-5]] = None
-        return paths
+# --- other answers than files --------------------------------------------------------------------
 
 
 def _sender(
-    base: str, finder: _Finder, respond: Respond, miss: WSGIApplication
-) -> Callable[[_Target, WSGIEnvironment, StartResponse], Iterable[bytes]]:
+    base: str, finder: Finder, respond: Respond, miss: WSGIApplication
+) -> Callable[[Target, WSGIEnvironment, StartResponse], Iterable[bytes]]:
     """Return the function that answers with any target."""
 
-    def send(target: _Target, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def send(target: Target, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if isinstance(target, FileEntry):
             return respond(target, environ, start_response)
         readable = environ["REQUEST_METHOD"] in ("GET", "HEAD")
-        if isinstance(target, _Redirect):
+        if isinstance(target, Redirect):
             if readable:
                 return _redirect(environ, start_response, base, target.relative)
             return miss(environ, start_response)
@@ -493,7 +397,7 @@ def _redirect(environ: WSGIEnvironment, start_response: StartResponse, base: str
 
 def _missing(
     inner: WSGIApplication,
-    finder: _Finder,
+    finder: Finder,
     loader: Loader,
     pages: Mapping[str, str | None],
     kept: Mapping[str, FileEntry | None],
@@ -557,121 +461,3 @@ def _is_for_people(environ: WSGIEnvironment, headers: Headers, *, navigation: bo
         return False
     path: str = environ.get("PATH_INFO", "")
     return not navigation or "." not in path.rpartition("/")[2]
-
-
-# --- options ------------------------------------------------------------------------------------
-
-
-class _Budget:
-    """Counts the bytes held in memory."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._held = 0
-        self._lock = threading.Lock()
-
-    def take(self, amount: int) -> bool:
-        """Reserve *amount* bytes; False where there are not so many."""
-        with self._lock:
-            if self._held + amount > self.limit:
-                return False
-            self._held += amount
-            return True
-
-    def give(self, amount: int) -> None:
-        """Give *amount* bytes back."""
-        with self._lock:
-            self._held -= amount
-
-
-def _prefix(prefix: str) -> str:
-    """Return the prefix in WSGI form, without a slash at its end."""
-    expected = 'a path such as "/static"'
-    if not isinstance(prefix, str) or not prefix.startswith("/"):
-        raise ConfigError("prefix", prefix, expected)
-    base = prefix.rstrip("/")
-    try:
-        wsgi_form = base.encode("utf-8").decode("latin-1")
-        if base:
-            check_path(wsgi_form)
-    except (AmbiguousPathError, UnicodeEncodeError):
-        raise ConfigError("prefix", prefix, expected + ", decoded and without dot segments") from None
-    return wsgi_form
-
-
-def _names(option: str, value: str | Sequence[str]) -> tuple[str, ...]:
-    """Return file names, given as one or as several."""
-    names = (value,) if isinstance(value, str) else strings(option, value)
-    for name in names:
-        if "/" in name or "\\" in name or "\0" in name or name in (".", ".."):
-            raise ConfigError(option, name, "a file name")
-    return tuple(name for name in names if name)
-
-
-def _visible(dotfiles: bool | Sequence[str]) -> frozenset[str] | None:
-    """Return the dotfiles to serve; None for all of them."""
-    if isinstance(dotfiles, bool):
-        return None if dotfiles else frozenset()
-    return frozenset(strings("dotfiles", dotfiles, lambda name: name.startswith(".") and "/" not in name, "dotfiles"))
-
-
-def _page(option: str, value: str | None) -> str | None:
-    """Return the path of a page below the root."""
-    if value is None:
-        return None
-    relative = "/" + value.lstrip("/") if isinstance(value, str) else ""
-    try:
-        check_path(relative.encode("utf-8").decode("latin-1"))
-    except (AmbiguousPathError, UnicodeEncodeError):
-        raise ConfigError(option, value, "the path of a file below the root") from None
-    return relative
-
-
-def _cache_control(max_age: Duration | None, mode: str) -> str:
-    """Return the Cache-Control of files whose name has no hash.
-
-    Not ``public``: that would let a shared cache keep what only the bearer of a credential may see.
-    """
-    if max_age is None:
-        return "no-cache" if mode == "live" else "max-age=60"
-    seconds = int(duration("max_age", max_age))
-    return f"max-age={seconds}" if seconds else "no-cache"
-
-
-def _sendfile(kind: str | None, mapping: Mapping[str, str], roots: Roots) -> Sendfile | None:
-    """Return how the front server is told to send a file."""
-    if not isinstance(mapping, Mapping):
-        raise ConfigError("sendfile_map", mapping, "folders and where the front server finds them")
-    if kind is None:
-        if mapping:
-            raise ConfigError("sendfile_map", dict(mapping), "sendfile to be set as well")
-        return None
-    choice("sendfile", kind, ("x-accel-redirect", "x-sendfile"))
-    places = {}
-    for folder, place in mapping.items():
-        if not isinstance(place, str) or not place.startswith("/"):
-            raise ConfigError("sendfile_map", {folder: place}, "a place that starts with a slash")
-        places[os.path.abspath(folder)] = place
-    header = {"x-accel-redirect": "X-Accel-Redirect", "x-sendfile": "X-Sendfile"}[kind]
-    handed_over = Sendfile(header, places_of(places))
-    if kind == "x-accel-redirect":
-        for root in roots:
-            if not any((root + "/").startswith(folder + "/") for folder in places):
-                raise ConfigError("sendfile_map", dict(mapping), f"the internal address of {root}")
-    return handed_over
-
-
-def _providing(inner: WSGIApplication, base: str, manifest: FilePath | None, mode: str) -> WSGIApplication:
-    """Return *inner* with ``lamella.static`` set, where there is a manifest."""
-    if manifest is None:
-        return inner
-    if not isinstance(manifest, (str, os.PathLike)):
-        raise ConfigError("manifest", manifest, "a path")
-    urls = StaticUrls(base, os.path.abspath(manifest), reload=mode == "live")
-    key = STATIC.name
-
-    def providing(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        environ[key] = urls.at(environ.get("SCRIPT_NAME", ""))
-        return inner(environ, start_response)
-
-    return providing
