@@ -223,7 +223,7 @@ class CookieBackend:
         now = self._clock()
         created = session._created
         permanent = "1" if session._permanent else "0"
-        token = self._seal(f"[{int(created * 1000)},{int(now * 1000)},{permanent},{encode(session.data)}]")
+        token = self._seal(f"[{int(created * 1000 + 0.5)},{int(now * 1000)},{permanent},{encode(session.data)}]")
         tail = self._tail
         if session._permanent:
             tail += f"; Max-Age={max(1, int(self._lifetime.end(created, now) - now))}"

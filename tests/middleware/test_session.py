@@ -207,6 +207,20 @@ def test_knows_how_old_it_is() -> None:
         assert browser.seen == (begun, False)
 
 
+def test_keeps_its_beginning_over_many_writes() -> None:
+    """To the millisecond, however often the cookie is written anew."""
+    browser = Browser(clock=(clock := Clock()))
+    clock.now += 0.123
+    browser.get(put(n=0))
+    browser.get(lambda session: session.created)
+    begun = browser.seen
+    for number in range(50):
+        browser.get(put(n=number))
+
+    browser.get(lambda session: session.created)
+    assert browser.seen == begun
+
+
 def test_outlives_the_browser_when_permanent() -> None:
     """``permanent`` gives the cookie the session's own end."""
     clock = Clock()
