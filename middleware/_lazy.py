@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lamella.stack.kernel.asgi import as_wsgi
 from lamella.stack.kernel.environ import direct
 from lamella.stack.kernel.errors import ConfigError
+from lamella.stack.kernel.mounts import fault_of_mount, patched_modules
 from lamella.stack.kernel.options import reference
 from lamella.stack.kernel.response import answer
 
@@ -75,12 +76,23 @@ class LazyApp:
         return app
 
     def _import(self) -> WSGIApplication:
+        patched = patched_modules()
         found = reference(self.option, self.target)
+        if new := patched_modules() - patched:
+            import logging
+
+            logging.getLogger("lamella.dispatch").warning(
+                "%s: importing %s patched %s for the whole process (gevent.monkey): serve it in a process of its own,"
+                " or all of them with a gevent server", self.option, self.target, ", ".join(sorted(new))
+            )  # fmt: skip
         if not callable(found):
             raise ConfigError(self.option, self.target, "a reference to a WSGI application, which is callable")
         claim = self._claims(found)
         if claim is not None and self._taken.setdefault(claim, self._prefix) != self._prefix:
             raise ConfigError(self.option, self.target, f"one prefix for {claim}: {self._taken[claim]} has it already")
+        fault = fault_of_mount(found, self._prefix) if self._prefix else None
+        if fault is not None:
+            raise ConfigError(f"{self.option} ({self.target})", fault.value, fault.expected)
         self._app = direct(as_wsgi(self.option, found))
         return self._app
 

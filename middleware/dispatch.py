@@ -26,12 +26,14 @@ from lamella.stack.kernel.environ import direct
 from lamella.stack.kernel.errors import BadRequestError, ConfigError
 from lamella.stack.kernel.http import parse_host
 from lamella.stack.kernel.keys import MOUNT
+from lamella.stack.kernel.mounts import fault_of_mount, innermost, is_a
 from lamella.stack.kernel.options import App, Size, choice, size
 from lamella.stack.kernel.order import Inside
 from lamella.stack.kernel.paths import canonical_path
 from lamella.stack.kernel.response import answer, edit_headers, refuse, substitute
 
 from ._dispatch import encode_path, fault_of_host, fault_of_prefix, find_host, redirect_target, repair
+from ._head import head_as_get
 from ._lazy import LazyApp
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ __all__ = ["DispatchMiddleware"]
 
 #: Holds the SCRIPT_NAME and PATH_INFO that were shifted, for the app inside; the outer environ keeps them itself.
 ORIGINAL = "lamella.dispatch.original"
-_KEYS = ("app", "cookies", "relocate")
+_KEYS = ("app", "cookies", "relocate", "head")
 _UNKNOWN: Final = (None, False)
 # An app refused in these words; the next of the cascade may know better (Rack and Paste try the same two).
 _NOT_MINE = ("404", "405")
@@ -62,10 +64,11 @@ class DispatchMiddleware:
         app: Answers what no mount and no host takes.
         mounts: Prefix to app. An app is a callable, or ``"module:attribute"``, which is imported when
             the first request comes; or a table with ``app``, ``cookies`` (``"scope"`` keeps the
-            app's cookies to the mount, ``"keep"`` leaves them) and ``relocate`` (true: a
-            ``Location`` that forgot the prefix is repaired).
+            app's cookies to the mount, ``"keep"`` leaves them), ``relocate`` (true: a
+            ``Location`` that forgot the prefix is repaired) and ``head`` (``"get"``: HEAD is asked
+            as GET and answered without the content, for an app that knows no HEAD; ``"keep"``).
         hosts: Host to app: ``"api.example"``, ``"api.example:8080"``, or ``"*.example"`` for every name
-            below it. Looked at before the prefixes.
+            below it. Looked at before the prefixes. A table may have ``app`` and ``head``.
         cascade: Apps to try in turn where *app* answers 404 or 405; the last answer stands.
         slash: What a GET of the mount itself without its slash gets: ``"redirect"`` (308 to the mount
             with a slash, because relative links of the page would leave the mount) or ``"pass"``.
@@ -74,7 +77,8 @@ class DispatchMiddleware:
 
     Raises:
         ConfigError: A prefix is not of the form ``/a/b``, a host is none, a table has another key,
-            an app is neither callable nor a reference, or one Django serves two prefixes.
+            an app is neither callable nor a reference, one Django serves two prefixes, or an app was
+            made for another prefix (Dash, ``FORCE_SCRIPT_NAME``, ``root_path``).
     """
 
     provides = (MOUNT,)
@@ -98,17 +102,20 @@ class DispatchMiddleware:
             fault = fault_of_prefix(prefix)
             if fault is not None:
                 raise ConfigError("mounts", prefix, fault)
+            found = fault_of_mount(mounted[prefix].app, prefix)
+            if found is not None:
+                raise ConfigError(f"mounts.{prefix}", found.value, found.expected)
         _refuse_two_djangos(app, mounted)
         by_host = _by_host(hosts)
         fallback = _cascade(app, cascade, size("cascade_limit", cascade_limit))
 
         #: The mounted apps by prefix and by host, for tools that draw the stack.
         self.mounts: Mapping[str, WSGIApplication] = MappingProxyType({p: m.app for p, m in mounted.items()})
-        self.hosts: Mapping[str, WSGIApplication] = MappingProxyType(by_host)
+        self.hosts: Mapping[str, WSGIApplication] = MappingProxyType({host: m.app for host, m in by_host.items()})
         self.wsgi_closure = _closure(
             fallback,
             _nodes(mounted),
-            {host: direct(target) for host, target in by_host.items()},
+            {host: mount.closure() for host, mount in by_host.items()},
             redirects=slash == "redirect",
         )
 
@@ -119,16 +126,21 @@ class DispatchMiddleware:
 class _Mount:
     """One app under a prefix, and what is repaired in its answers."""
 
-    __slots__ = ("app", "cookies", "relocate")
+    __slots__ = ("app", "cookies", "head", "relocate")
 
-    def __init__(self, app: WSGIApplication, cookies: bool, relocate: bool) -> None:
+    def __init__(
+        self, app: WSGIApplication, *, cookies: bool = False, relocate: bool = False, head: bool = False
+    ) -> None:
         self.app = app
         self.cookies = cookies
         self.relocate = relocate
+        self.head = head
 
     def closure(self) -> WSGIApplication:
         """The app, with the repairs that this mount asks for around it."""
         inner = direct(self.app)
+        if self.head:
+            inner = head_as_get(inner)
         cookies, relocate = self.cookies, self.relocate
         if not (cookies or relocate):
             return inner
@@ -158,7 +170,7 @@ def _table(option: str, value: object) -> dict[str, Any]:
 def _mount(option: str, target: object) -> _Mount:
     """Read one mount: an app, a reference, or a table."""
     if not isinstance(target, Mapping):
-        return _Mount(_app(option, target), False, False)
+        return _Mount(_app(option, target))
     for key in target:
         if key not in _KEYS:
             raise ConfigError(f"{option}.{key}", target[key], "only the keys " + ", ".join(_KEYS))
@@ -168,7 +180,9 @@ def _mount(option: str, target: object) -> _Mount:
     relocate = target.get("relocate", False)
     if not isinstance(relocate, bool):
         raise ConfigError(f"{option}.relocate", relocate, "true or false")
-    return _Mount(_app(f"{option}.app", target["app"]), cookies == "scope", relocate)
+    head = choice(f"{option}.head", target.get("head", "keep"), ("keep", "get"))
+    app = _app(f"{option}.app", target["app"])
+    return _Mount(app, cookies=cookies == "scope", relocate=relocate, head=head == "get")
 
 
 def _app(option: str, target: object) -> WSGIApplication:
@@ -180,25 +194,27 @@ def _app(option: str, target: object) -> WSGIApplication:
     return as_wsgi(option, target)
 
 
-def _by_host(hosts: Mapping[str, App]) -> dict[str, WSGIApplication]:
-    found: dict[str, WSGIApplication] = {}
+def _by_host(hosts: Mapping[str, App]) -> dict[str, _Mount]:
+    found: dict[str, _Mount] = {}
     for pattern, target in _table("hosts", hosts).items():
         fault = fault_of_host(pattern)
         if fault is not None:
             raise ConfigError("hosts", pattern, fault)
         mount = _mount(f"hosts.{pattern}", target)
         if mount.cookies or mount.relocate:
-            raise ConfigError(f"hosts.{pattern}", "cookies, relocate", "only app: a host has no prefix to repair")
+            raise ConfigError(
+                f"hosts.{pattern}", "cookies, relocate", "only app and head: a host has no prefix to repair"
+            )
         parsed = parse_host(pattern.removeprefix("*."))
         key = ("*." if pattern.startswith("*.") else "") + str(parsed)
         if key in found:
             raise ConfigError("hosts", pattern, "each host once")
-        found[key] = mount.app
+        found[key] = mount
     return found
 
 
 def _is_django(app: object) -> bool:
-    return any((c.__module__, c.__name__) == ("django.core.handlers.wsgi", "WSGIHandler") for c in type(app).__mro__)
+    return is_a(innermost(app), "django.core.handlers.wsgi", "WSGIHandler")
 
 
 def _refuse_two_djangos(root: object, mounted: Mapping[str, _Mount]) -> None:

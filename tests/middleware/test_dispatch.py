@@ -651,3 +651,116 @@ def test_a_file_body_passes_through_a_mount() -> None:
     body = DispatchMiddleware(named("root"), mounts=mounts)(environ("GET", "/m/x"), lambda *args: lambda data: None)
 
     assert body is wrapper
+
+
+# --- apps that settle things when they are made ---------------------------------------------------
+
+
+class Dash:
+    """Looks like Dash: it has its addresses from when it was made."""
+
+    __module__ = "dash.dash"
+
+    def __init__(self, requests: str, routes: str) -> None:
+        self.config = type("Config", (), {"requests_pathname_prefix": requests, "routes_pathname_prefix": routes})
+
+    def __call__(self, request: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"dash"]
+
+
+@pytest.mark.parametrize(
+    ("requests", "routes", "cure"),
+    [
+        pytest.param("/", "/", 'requests_pathname_prefix="/dash/", routes_pathname_prefix="/"', id="plain"),
+        pytest.param("/dash/", "/dash/", 'routes_pathname_prefix="/" and no url_base', id="url_base_pathname"),
+        pytest.param("/other/", "/", 'requests_pathname_prefix="/dash/"', id="another prefix"),
+        pytest.param("/x/", "/x/", 'requests_pathname_prefix="/dash/x/", routes_pathname_prefix="/x/"', id="deeper"),
+    ],
+)
+def test_refuses_dash_with_other_addresses(requests: str, routes: str, cure: str) -> None:
+    """Dash reads no SCRIPT_NAME: its scripts would be asked of the outer site."""
+    with pytest.raises(ConfigError, match=r"mounts\./dash: ") as caught:
+        DispatchMiddleware(named("root"), mounts={"/dash": Dash(requests, routes)})
+
+    assert cure in str(caught.value)
+
+
+@pytest.mark.parametrize(("requests", "routes"), [("/dash/", "/"), ("/outer/dash/", "/"), ("/dash/x/", "/x/")])
+def test_takes_dash_that_knows_its_mount(requests: str, routes: str) -> None:
+    """What stands outside of the mount may add to the front of its prefix."""
+    app = layer(mounts={"/dash": Dash(requests, routes)})
+
+    assert call(app, environ("GET", "/dash/")).body == b"dash"
+
+
+def test_an_imported_app_with_other_addresses_is_not_served(modules: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A reference is looked at when it is imported; the log says what to change."""
+    (modules / "dashes.py").write_text(
+        "class FastAPI:\n    __module__ = 'fastapi.applications'\n    root_path = '/v1'\n"
+        + SOURCE.replace("app(", "__call__(self, ").replace("\n", "\n    ").format("api")
+        + "\napp = FastAPI()\n"
+    )
+    app = layer(mounts={"/api": "dashes:app"})
+
+    assert call(app, environ("GET", "/api/")).code == 503
+    assert "mounts./api (dashes:app): expected a FastAPI without root_path" in caplog.text
+
+
+def test_says_that_an_import_patched_the_process(
+    modules: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module that imports grequests makes threads of the whole server into greenlets."""
+    (modules / "patches.py").write_text(
+        "import sys, types\n"
+        "sys.modules['gevent.monkey'] = types.SimpleNamespace(is_module_patched=lambda name: name == 'threading')\n"
+        + SOURCE.format("patched")
+    )
+    monkeypatch.delitem(sys.modules, "gevent.monkey", raising=False)
+    app = layer(mounts={"/p": "patches:app"})
+
+    assert call(app, environ("GET", "/p/")).body == b"patched"
+    assert "importing patches:app patched threading for the whole process" in caplog.text
+    monkeypatch.delitem(sys.modules, "gevent.monkey")
+
+
+# --- apps that know no HEAD -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_head_is_asked_as_get(lazy: bool) -> None:
+    """The headers are those of GET, the content stays, the body is closed once."""
+    closed: list[int] = []
+
+    class Body:
+        def __init__(self, start: Any) -> None:
+            self.start, self.blocks = start, iter([b"one", b"two"])
+
+        def __iter__(self) -> Any:
+            return self
+
+        def __next__(self) -> bytes:
+            if self.start is not None:
+                self.start("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "6")])
+                self.start = None
+            return next(self.blocks)
+
+        def close(self) -> None:
+            closed.append(1)
+
+    def only_get(request: dict[str, Any], start_response: Any) -> Any:
+        if request["REQUEST_METHOD"] != "GET":
+            start_response("405 Method Not Allowed", [("Content-Type", "text/plain"), ("Content-Length", "0")])
+            return []
+        if not lazy:
+            start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "6")])
+        return Body(start_response if lazy else None)
+
+    app = layer(mounts={"/m": {"app": only_get, "head": "get"}}, hosts={"h.example": {"app": only_get, "head": "get"}})
+
+    for answer in (call(app, environ("HEAD", "/m/x")), call(app, environ("HEAD", "/x", host="h.example"))):
+        assert (answer.code, answer.header("Content-Length"), answer.body) == (200, "6", b"")
+    assert closed == [1, 1]
+    assert call(app, environ("GET", "/m/x")).body == b"onetwo"
+    assert call(app, environ("POST", "/m/x")).code == 405
+    assert call(layer(mounts={"/m": only_get}), environ("HEAD", "/m/x")).code == 405
