@@ -215,9 +215,8 @@ class Exchange:
         headers, self._length = response_headers(message.get("headers", ()))
         self.is_bodiless = not has_body(status, self._method)
         if self._length is not None and not has_body(status):
-            # RFC 9110 section 8.6: none in a 1xx or 204; a 304's would have to be that of the 200.
-            if status[:3] != "304":
-                headers = [header for header in headers if header[0].lower() != "content-length"]
+            # RFC 9110 section 8.6: none in a 204; a 304's would have to be that of the 200, which nobody checks.
+            headers = [header for header in headers if header[0].lower() != "content-length"]
             self._length = None
         self.status, self.headers = status, headers
 
