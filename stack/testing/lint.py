@@ -91,6 +91,8 @@ RULES = {
 
 #: Set where a test does on purpose what no good server or app would: the linter does not blame it.
 HOSTILE = "lamella.testing.hostile"
+# RFC 9110 section 15.4.5: a 304 has no representation metadata but what a cache needs.
+_NOT_WITH_304 = ("content-encoding", "content-range", "content-md5")
 # How many bytes of a body are remembered, to compare what went in with what came out.
 _REMEMBERED = 65536
 
@@ -521,6 +523,10 @@ class _Exchange:
             self.inside("W28", f"{status} has a Content-Length")
         if len(types) > 1 or (types and bodiless):
             self.inside("W29", f"{status} has {len(types)} Content-Type")
+        if status.startswith("304"):
+            for name in _NOT_WITH_304:
+                if name in seen:
+                    self.inside("W29", f"{status} has {name}")
         for value in seen.get("etag", ()):
             if value == "*" or len(parse_etags(value) or ()) != 1:
                 self.inside("W31", f"the ETag is {value!r}")

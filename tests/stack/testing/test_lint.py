@@ -215,6 +215,7 @@ APPS = [
     pytest.param("W29", says(headers=[HTML, HTML]), {}, id="two Content-Types"),
     pytest.param("W29", says("204 No Content", PLAIN, []), {}, id="Content-Type with 204"),
     pytest.param("W29", says("304 Not Modified", PLAIN, []), {}, id="Content-Type with 304"),
+    pytest.param("W29", says("304 Not Modified", [("Content-Encoding", "gzip")], []), {}, id="coding with 304"),
     pytest.param("W30", says(exc_info=(ValueError("x"),)), {}, id="exc_info is an exception"),
     pytest.param("W30", says(exc_info=((None, None, None),)), {}, id="exc_info outside an except clause"),
     pytest.param("W31", says(headers=[*PLAIN, ("ETag", "abc")]), {}, id="ETag without quotes"),
