@@ -10,7 +10,8 @@ or by a token in the form or in a header, for those that send neither.
     use = "csrf"
     trusted_origins = ["https://accounts.example"]
 
-Place it inside ``session``, which keeps the token's secret, and outside whatever changes something.
+Place it inside ``session``, which keeps the token's secret, inside ``login``, which has a check of its
+own, and outside whatever else changes something.
 """
 
 from __future__ import annotations
@@ -61,7 +62,13 @@ class CSRFMiddleware:
 
     provides = (CSRF,)
     requires = (SESSION,)
-    order = (Inside("session", "L101", "the token's secret is kept in the session"),)
+    order = (
+        Inside("session", "L101", "the token's secret is kept in the session"),
+        *(
+            Inside(layer, "L121", "a token is bound to who is signed in, which must be known before it is checked")
+            for layer in ("login", "oidc", "basic_auth")
+        ),
+    )
     streams = True
 
     def __init__(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,3 +65,22 @@ def postgres_url(services: Any, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """A PostgreSQL of this test run."""
     with services.postgresql(tmp_path_factory.mktemp("postgres")) as port:
         yield f"postgresql://lamella@127.0.0.1:{port}/postgres"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A real Chromium, headless (Playwright); each test opens its own context."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        if os.environ.get("CI"):
+            pytest.fail("chromium is not installed")
+        pytest.skip("chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-quic", *quiet]
+        )
+        yield started
+        started.close()

@@ -122,6 +122,12 @@ def stream(request: Request) -> Any:
     return lines(), 200, {"Content-Type": "text/html; charset=utf-8"}
 
 
+@application.get("/favicon.ico")
+def favicon(request: Request) -> Any:
+    """Browsers ask for it wherever a page names no other."""
+    return redirect(f"{request.script_name}/static/favicon.svg", 308)
+
+
 @application.get("/boom")
 def boom(request: Request) -> str:
     """An error, to see the error page."""

@@ -1,0 +1,212 @@
+"""The demo, as a person and as other servers see it: a real browser, real servers, every layer in between."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lamella.apps.demo
+from lamella.stack import Stack, load
+from lamella.stack.testing import call, environ, lint
+
+DEMO = Path(lamella.apps.demo.__path__[0]) / "stack.toml"
+DEV = next(str(folder) for folder in sys.path if (Path(folder) / "lamella" / "middleware").is_dir())
+
+
+@pytest.fixture
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of its own for the notes."""
+    monkeypatch.setenv("LAMELLA_DEMO_DB", str(tmp_path / "notes.sqlite3"))
+    return tmp_path
+
+
+@pytest.fixture
+def stack(notes: Path) -> Stack:
+    """The demo's stack."""
+    return load(DEMO)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def start(command: list[str], port: int, folder: Path) -> subprocess.Popen[bytes]:
+    """Start a server and wait until it listens."""
+    environment = {**os.environ, "PYTHONPATH": DEV, "LAMELLA_DEMO_DB": str(folder / "notes.sqlite3")}
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return process
+        except OSError:
+            assert process.poll() is None, (folder / "server.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def command_of(server: str, port: int) -> list[str]:
+    """How each server is started with the demo."""
+    if server == "waitress":
+        main = "from lamella.stack.cli import main; main()"
+        return [sys.executable, "-c", main, "run", str(DEMO), "--bind", f"127.0.0.1:{port}"]
+    target = f'lamella.stack:load("{DEMO}")'
+    options = ["--bind", f"127.0.0.1:{port}", "--worker-class", "gthread", "--threads", "4", "--log-level", "warning"]
+    return [sys.executable, "-m", "gunicorn", *options, target]
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, notes: Path) -> Iterator[tuple[str, int, int]]:
+    """The demo on a real server: its name, its port, its process."""
+    port = free_port()
+    name = getattr(request, "param", "waitress")
+    process = start(command_of(name, port), port, notes)
+    yield name, port, process.pid
+    process.terminate()
+    process.wait(timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code"),
+    [
+        ("GET", "/", 200),
+        ("HEAD", "/", 200),
+        ("GET", "/api/notes", 200),
+        ("GET", "/legacy", 308),
+        ("GET", "/legacy/", 200),
+        ("GET", "/static/style.css", 200),
+        ("GET", "/healthz", 200),
+        ("GET", "/login", 200),
+        ("GET", "/stream", 200),
+        ("GET", "/boom", 500),
+        ("GET", "/nope", 404),
+        ("DELETE", "/api/notes", 405),
+        ("BREW", "/api/notes", 405),
+        ("GET", "/notes/99999999999999999999999999", 404),
+        ("GET", "/%ff", 400),
+        ("GET", "/a%00b", 400),
+        ("GET", "//legacy/", 400),
+        ("GET", "/legacy/..%2fapi/notes", 400),
+        ("GET", "/legacy%252f", 400),
+    ],
+)
+def test_answers_with_the_right_status(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, method: str, path: str, code: int
+) -> None:
+    """Every page, and every odd request: never an exception, and PEP 3333 kept."""
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+
+    assert call(lint(stack), environ(method, path)).code == code
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"HTTP_HOST": ""},
+        {"PATH_INFO": "nope"},
+        {"PATH_INFO": "http://evil.example/x"},
+        {"REQUEST_METHOD": "G E T"},
+        {"HTTP_HOST": "a, b"},
+        {"CONTENT_LENGTH": "-1"},
+        {"HTTP_COOKIE": "session=" + "x" * 8000},
+        {"QUERY_STRING": "%ff=%00"},
+    ],
+)
+def test_odd_requests_never_make_an_error_of_ours(stack: Stack, change: dict[str, str]) -> None:
+    """A 4xx where it is wrong; never a 5xx."""
+    assert call(stack, {**environ("GET", "/"), **change}).code < 500
+
+
+def test_building_takes_little_time(notes: Path) -> None:
+    """Under 0.35 s of CPU with all imports, in a process of its own, with compiled bytecode."""
+    code = (
+        f"import sys, time; sys.path.insert(0, {DEV!r})\n"
+        f"from lamella.stack import load; load({str(DEMO)!r}); print(time.process_time())"
+    )
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(notes / "cache"), "PYTHONDONTWRITEBYTECODE": ""}
+    seconds = [
+        float(subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout)
+        for _ in range(4)
+    ]
+
+    assert min(seconds[1:]) < 0.35
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("server", ["waitress", "gunicorn"], indirect=True)
+def test_a_stream_passes_through_every_layer_at_once(server: tuple[str, int, int]) -> None:
+    """Each line is on the wire right after its ``yield``: 0.3 s apart, as the page makes them."""
+    _, port, _ = server
+    arrivals = []
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"GET /stream HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n")
+        client.settimeout(10)
+        while client.recv(65536):
+            arrivals.append(time.monotonic())
+
+    # Head and first block, nine more lines, each after its pause; what comes at one time counts once.
+    moments = [later - earlier for earlier, later in pairwise(arrivals) if later - earlier > 0.1]
+    assert len(moments) == 10
+    assert max(moments) < 0.3 + 0.15
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("server", ["waitress"], indirect=True)
+def test_a_person_uses_the_site(server: tuple[str, int, int], browser: Any) -> None:
+    """Writes a note, downloads it, must sign in to remove it, signs out; the Flask app stands under its prefix."""
+    address = f"http://127.0.0.1:{server[1]}"
+    page = browser.new_context(accept_downloads=True).new_page()
+    wrong: list[str] = []
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+
+    page.goto(address)
+    page.fill("input[name=title]", "Milk & <b>eggs</b>")
+    page.fill("textarea[name=text]", "two of each")
+    page.click("text=Keep it")
+    assert page.inner_text("h1") == "Milk & <b>eggs</b>"
+    assert "Kept “Milk & <b>eggs</b>”." in page.inner_text("[role=status]")
+    note = page.url
+    with page.expect_download() as download:
+        page.click("text=Download as text")
+    assert Path(download.value.path()).read_text() == "Milk & <b>eggs</b>\n\ntwo of each\n"
+
+    page.click("text=Remove")
+    assert "Sign in" in page.inner_text("h1")
+    page.fill("input[name=username]", "demo")
+    page.fill("input[name=password]", "wrong")
+    page.click("button[type=submit], button")
+    assert "wrong" in page.inner_text("main")
+    page.fill("input[name=username]", "demo")
+    page.fill("input[name=password]", "demo")
+    page.click("button[type=submit], button")
+    page.goto(note)
+    assert "Log out demo" in page.inner_text("nav")
+    page.click("text=Remove")
+    assert "Removed." in page.inner_text("[role=status]")
+
+    page.click("text=Guest book (Flask)")
+    assert "You are demo." in page.inner_text("main")
+    page.fill("input[name=line]", "I was here")
+    page.click("text=Sign")
+    assert page.url == f"{address}/legacy/"
+    assert "I was here" in page.inner_text("ul")
+
+    page.goto(f"{address}/logout")
+    page.click("button")
+    page.goto(address)
+    assert "Log in" in page.inner_text("nav")
+    assert [text for text in wrong if "403" not in text and "401" not in text] == []
