@@ -146,10 +146,11 @@ Make = Callable[["WSGIEnvironment", str, Headers], tuple[Headers, "Compressor | 
 class _Exchange:
     """One answer: its start is held back until the app has returned, so that a whole body keeps its length."""
 
-    __slots__ = ("_compressor", "_environ", "_held", "_make", "_returned", "_start_response", "_write")
+    __slots__ = ("_compressor", "_environ", "_held", "_make", "_returned", "_start_response", "_write", "is_head")
 
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse, make: Make) -> None:
         self._environ = environ
+        self.is_head = environ.get("REQUEST_METHOD") == "HEAD"  # now: the app may do to environ what it wants
         self._start_response = start_response
         self._make = make
         self._compressor: Compressor | None = None
@@ -192,16 +193,19 @@ class _Exchange:
         self._release()
         if self._write is None or self._compressor is None:
             return None
-        return self._write(data if self._environ["REQUEST_METHOD"] == "HEAD" else self._compressor.block(data))
+        return self._write(data if self.is_head else self._compressor.block(data))
 
     def body(self, body: Iterable[bytes]) -> Iterable[bytes]:
         """Return what the server iterates."""
         self._returned = True
-        head = self._environ["REQUEST_METHOD"] == "HEAD"
-        if self._held is not None and not head and type(body) in (list, tuple) and len(body) == 1:  # type: ignore[arg-type]
+        if self._held is not None and not self.is_head and type(body) in (list, tuple) and len(body) == 1:  # type: ignore[arg-type]
             return self._whole(next(iter(body)))
-        self._release()
-        if self._write is not None and (self._compressor is None or head):
+        try:
+            self._release()
+        except BaseException:
+            close(body)  # the server refused the headers, and will never see this body
+            raise
+        if self._write is not None and (self._compressor is None or self.is_head):
             return body
         return _Compressed(body, self)
 
@@ -241,7 +245,7 @@ class _Compressed:
         block = next(self._iterator, None)
         # An app that starts late has made the compressor only now.
         exchange = self._exchange
-        compressor = None if exchange._environ["REQUEST_METHOD"] == "HEAD" else exchange._compressor
+        compressor = None if exchange.is_head else exchange._compressor
         if block is None:
             self._ended = True
             if compressor is None:

@@ -78,6 +78,22 @@ def test_keeps_every_rule(name: str) -> None:
     assert not report.failures, report.explain()
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "headers"),
+    [
+        ("compress", {"min_size": 0}, {"accept_encoding": "gzip"}),
+        ("conditional", {}, {"if_none_match": '"other"'}),
+        ("cors", {"origins": ["https://a.example"]}, {"origin": "https://a.example"}),
+    ],
+)
+def test_keeps_every_rule_when_it_has_work_to_do(name: str, options: dict[str, Any], headers: dict[str, Any]) -> None:
+    """Not only where a layer leaves the answer alone."""
+    report = conformance(subject_of(name).factory, probe=Probe(headers=headers), **options)
+
+    assert report.reached
+    assert not report.failures, report.explain()
+
+
 @pytest.mark.parametrize("name", CONTRACT.MODULES)
 def test_keeps_every_rule_with_each_other_layer_inside(name: str) -> None:
     """Around any layer that may stand inside it, it breaks no rule that neither of the two breaks alone."""
