@@ -54,3 +54,23 @@ def test_the_table_of_keys_is_that_of_the_code() -> None:
     for name, _, set_by in rows:
         named_layers = set(re.findall(r"`(\w+)`", set_by))
         assert named_layers == {layer for layer in re.split(r",\s*|\s+or\s+", in_code[name][1]) if "." not in layer}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.exists() and blocks(page, "toml")], ids=named)
+def test_stack_files_in_the_docs_are_sound(page: Path, tmp_path: Path) -> None:
+    """Whole stack files, and single layers, name layers and options that exist, with values of the right types."""
+    from lamella.stack.check import check
+
+    for number, block in enumerate(blocks(page, "toml")):
+        if "[[layer]]" not in block:
+            continue
+        whole = block if "lamella = 1" in block else f'lamella = 1\napp = {{ use = "a:b" }}\n\n{block}'
+        if "[app]" not in whole and "app =" not in whole:
+            whole = whole.replace("lamella = 1", 'lamella = 1\napp = { use = "a:b" }', 1)
+        file = tmp_path / f"block{number}.toml"
+        file.write_text(whole, encoding="utf-8")
+
+        report = check(file, import_apps=False)
+
+        wrong = [problem for problem in report.errors if problem.phase in ("syntax", "types")]
+        assert wrong == [], block
