@@ -374,7 +374,7 @@ class Stack(_Frozen):
 
     __slots__ = (
         "_built", "application", "budget", "describe", "expects", "file", "files", "layers", "name", "profile",
-        "silences", "warnings",
+        "silences", "single_process", "warnings",
     )  # fmt: skip
 
     #: From the outermost to the innermost.
@@ -395,6 +395,8 @@ class Stack(_Frozen):
     describe: Mapping[str, Description]
     #: By the id of the layer: seconds that it may take.
     budget: Mapping[str, float]
+    #: By the id of the layer: why it, as it was built, works in one process only.
+    single_process: Mapping[str, str]
     _built: WSGIApplication | None
 
     def __init__(self, layers: Iterable[Layer | str | Callable[..., Any]], app: Any = None, *, name: str = "") -> None:
@@ -437,6 +439,7 @@ class Stack(_Frozen):
             layers=tuple(layers), application=application, name=name, file=file, files=tuple(files), profile=profile,
             warnings=tuple(warnings), expects=tuple(expects), silences=tuple(silences),
             describe=MappingProxyType(dict(describe or {})), budget=MappingProxyType(dict(budget or {})), _built=None,
+            single_process=MappingProxyType({}),
         )  # fmt: skip
 
     # -- serving --
@@ -472,10 +475,19 @@ class Stack(_Frozen):
         for sub_stack in self._direct_stacks():
             if sub_stack._built is None:
                 sub_stack._build(failed)
-        self._set(_built=direct(self._assemble(None, failed)))
+        alone: dict[str, str] = {}
+        self._set(_built=direct(self._assemble(None, failed, alone)), single_process=MappingProxyType(alone))
 
-    def _assemble(self, around: Around | None, failed: Failed | None) -> WSGIApplication:
-        """Wrap the app in each layer; one that fails is reported and left out."""
+    def _assemble(
+        self, around: Around | None, failed: Failed | None, alone: dict[str, str] | None = None
+    ) -> WSGIApplication:
+        """Wrap the app in each layer; one that fails is reported and left out.
+
+        Args:
+            around: As in :meth:`build`.
+            failed: Called where a constructor raised; without it that is raised.
+            alone: Gets what the layers say of several processes, in their attribute ``single_process``.
+        """
         app: WSGIApplication = _built_value(self.application.target, around)
         if around is not None:
             app = around(self.application, app)
@@ -491,6 +503,9 @@ class Stack(_Frozen):
                     raise
                 failed(layer, error)
                 continue
+            reason = getattr(made, "single_process", None)
+            if alone is not None and isinstance(reason, str) and reason:
+                alone[layer.id] = reason
             if layer.when is not None:
                 made = layer.when.wrap(made, app)
             app = made if around is None else around(layer, made)
@@ -652,7 +667,8 @@ class Stack(_Frozen):
         return made
 
     def _copy(self, layers: Iterable[Layer], application: Application | None = None) -> Stack:
-        kept = {name: getattr(self, name) for name in self.__slots__ if name not in ("_built", "layers", "application")}
+        made_anew = ("_built", "layers", "application", "single_process")
+        kept = {name: getattr(self, name) for name in self.__slots__ if name not in made_anew}
         return Stack._make(layers, application or self.application, **kept)
 
     def _ready(self) -> Stack:

@@ -59,6 +59,7 @@ def check(
     *,
     import_apps: bool = True,
     expectations: bool = True,
+    workers: int = 1,
 ) -> Report:
     """Check a stack file; nothing is raised.
 
@@ -68,6 +69,7 @@ def check(
         import_apps: Import the apps, also those that a layer would import with the first
             request. Without, a stand-in takes the place of each and no expectation is run.
         expectations: Run the ``[[expect]]`` statements, if nothing else is wrong.
+        workers: How many processes are to serve it; some layers work in one only.
     """
     from lamella.stack.loader import Loader
 
@@ -80,6 +82,10 @@ def check(
     if not loader.errors:
         problems += _plugged(_ORDER, loader.stack)
     loader.build()
+    if workers > 1 and loader.stack is not None and not loader.errors:
+        from lamella.stack.servers import several_processes
+
+        problems += several_processes(loader.stack, workers)
     if expectations and import_apps and not loader.errors and not any(not one.warning for one in problems):
         problems += _plugged(_EXPECTATIONS, loader.stack)
     problems = sort_problems([*loader.problems, *problems])

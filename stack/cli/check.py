@@ -19,14 +19,17 @@ __all__ = ["command"]
 )
 @stack_options
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
+@click.option(
+    "--workers", default=1, metavar="N", type=click.IntRange(1, 512), help="Check for so many processes, too."
+)
 @click.option("--no-apps", is_flag=True, help="Do not import the applications, and run no expectation.")
-def command_check(stack_file: str, profile: str | None, as_json: bool, no_apps: bool) -> None:
+def command_check(stack_file: str, profile: str | None, as_json: bool, workers: int, no_apps: bool) -> None:
     """Check, show, exit."""
     from lamella.stack.check import check
 
     add_folder_to_path(stack_file)
     with output_aside(drop=True):
-        report = check(stack_file, profile, import_apps=not no_apps)
+        report = check(stack_file, profile, import_apps=not no_apps, workers=workers)
     if as_json:
         problems = [problem.as_dict() for problem in report.problems]
         click.echo(json.dumps({"exit_code": report.exit_code, "problems": problems}, indent=2))
