@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Final
 
 from lamella.stack.kernel.environ import direct
 from lamella.stack.kernel.errors import BadRequestError, LamellaError
+from lamella.stack.kernel.faults import BrokenAppError, app_name, fault_of_body, fault_of_status
 from lamella.stack.kernel.http import is_token, parse_host
 from lamella.stack.kernel.keys import REQUEST_ID
-from lamella.stack.kernel.options import choice
+from lamella.stack.kernel.options import choice, flag
 from lamella.stack.kernel.order import Outside
 from lamella.stack.kernel.paths import AmbiguousPathError, canonical_path
 from lamella.stack.kernel.response import answer, close, has_body, refuse
@@ -54,6 +55,8 @@ _EMPTY: Final = EmptyBody()
 # How many host names and header names are remembered as good; a client that sends others is checked each time.
 _MEMO_SIZE = 512
 _PLAIN, _LENGTH = 1, 2
+# What apps return by mistake: nothing, text, bytes without a list.
+_NO_BODIES: Final = frozenset({type(None), str, bytes, bytearray})
 
 
 class IncompleteBodyError(LamellaError, RuntimeError):
@@ -102,7 +105,7 @@ class EdgeMiddleware:
             websocket=choice("websocket", websocket, ("426", "pass")) == "426",
             paths=choice("paths", paths, ("refuse", "redirect", "pass")),
             bad_utf8=choice("bad_utf8", bad_utf8, ("400", "pass")) == "400",
-            trust_remote_user=choice("trust_remote_user", trust_remote_user, (True, False)),
+            trust_remote_user=flag("trust_remote_user", trust_remote_user),
         )
         inner = direct(app)
 
@@ -173,7 +176,7 @@ class EdgeMiddleware:
             def full() -> _Exchange:
                 nonlocal exchange
                 if exchange is None:
-                    exchange = _Exchange(environ, start_response, method, path)
+                    exchange = _Exchange(environ, start_response, method, path, app)
                     if status is not None:
                         exchange.start(status, kept)
                 return exchange
@@ -183,7 +186,16 @@ class EdgeMiddleware:
             except Exception:  # noqa: BLE001
                 return full().crash()
             kind = type(body)
-            fits = kind is list and (length is None or sum(map(len, body)) == length)
+            fits = kind is list
+            if fits:
+                size = 0
+                for block in body:
+                    if type(block) is not bytes:
+                        fits = False
+                        break
+                    size += len(block)
+                else:
+                    fits = length is None or size == length
             if fits and exchange is None and status is not None:
                 start_response(status, kept)
                 return body
@@ -348,7 +360,10 @@ class _Exchange:
     #: Goes out instead of the app's body.
     page: bytes | None = None
 
-    def __init__(self, environ: WSGIEnvironment, start_response: StartResponse, method: str, path: str) -> None:
+    def __init__(
+        self, environ: WSGIEnvironment, start_response: StartResponse, method: str, path: str, app: WSGIApplication
+    ) -> None:
+        self._app = app
         self._environ = environ
         self._start_response = start_response
         self._method = method
@@ -377,7 +392,7 @@ class _Exchange:
             if bodiless and length is not None:
                 headers, length = _without_length(status, headers, length)
         except (BadAnswerError, AttributeError, TypeError, ValueError) as error:
-            self.replace(str(error))
+            self.refuse_answer(fault_of_status(status) or f"is at fault: {error}")
             return self.write
         self.status = status
         self._headers = headers[:]
@@ -424,6 +439,24 @@ class _Exchange:
         self.length = self.left = len(self.page)
         self.bodiless = self._method == "HEAD"
         self.buffer = None
+
+    def refuse_answer(self, fault: str) -> None:
+        """Answer 500, and say in the log which app did what, and what to write instead.
+
+        Raises:
+            BrokenAppError: A part of the answer is out: the server cuts the connection.
+        """
+        name = app_name(self._app, self._environ)
+        if self.forwarded:
+            raise BrokenAppError(name, fault)
+        self.replace(f"{name} {fault}")
+
+    def check(self, body: object, block: object) -> bool:
+        """Tell whether a block can go out; where not, the app is named."""
+        fault = fault_of_body(body, block)
+        if fault is not None:
+            self.refuse_answer(fault)
+        return fault is None
 
     def crash(self) -> list[bytes]:
         """Answer for an app that raised; called while its exception is handled.
@@ -502,6 +535,9 @@ class _Exchange:
             if not self.forwarded:
                 self.forward()
             return []
+        for block in blocks:
+            if type(block) is not bytes and not self.check(blocks, block):
+                return self.send_page()
         if self.length is not None:
             total = sum(map(len, blocks))
             if total > self.left:
@@ -579,7 +615,11 @@ def _stream(body: Iterable[bytes], exchange: _Exchange) -> Iterator[bytes]:
     """Yield what may go out of a body; the headers go before the first block."""
     if not exchange.answers_itself():
         try:
+            if type(body) in _NO_BODIES and not exchange.check(body, b""):
+                body = ()
             for block in body:
+                if type(block) is not bytes and not exchange.check(body, block):
+                    break
                 if not exchange.forwarded:
                     if not exchange.status:
                         if not block:

@@ -24,6 +24,7 @@ from urllib.parse import quote
 from lamella.middleware._error_pages import Page, Problem, render
 from lamella.stack.kernel.environ import direct
 from lamella.stack.kernel.errors import BadRequestError, ConfigError
+from lamella.stack.kernel.faults import BrokenAppError, app_name, fault_of_body, fault_of_status
 from lamella.stack.kernel.keys import EXCEPTION, REQUEST_ID
 from lamella.stack.kernel.options import FilePath, choice, file_path
 from lamella.stack.kernel.order import Inside, Outside
@@ -105,14 +106,19 @@ class ErrorsMiddleware:
         empties, plains = render != "exceptions", render == "plain"
 
         def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-            exchange = _Exchange(environ, start_response, make, empties, plains)
+            exchange = _Exchange(environ, start_response, make, empties, plains, app)
             try:
                 body = inner(environ, exchange.start)
                 if type(body) in (list, tuple):
+                    for block in body:
+                        if type(block) is not bytes and (fault := fault_of_body(body, block)):
+                            raise BrokenAppError(app_name(app, environ), fault)
                     if exchange.held is not None:
                         return exchange.settle(body)
                     if exchange.started:
                         return body  # nothing more can fail, nothing is to be replaced
+                elif fault := fault_of_body(body):
+                    raise BrokenAppError(app_name(app, environ), fault)
             except Exception as error:  # noqa: BLE001  that is what this layer is for
                 return exchange.fail(error)
             wrapper = environ.get("wsgi.file_wrapper")
@@ -132,12 +138,20 @@ class _Exchange:
 
     __slots__ = (
         *("_empties", "_environ", "_make", "_plains", "_says_empty", "_start_response", "_write"),
-        *("detail", "dropping", "held", "sent", "started"),
+        *("app", "detail", "dropping", "held", "sent", "started"),
     )
 
     def __init__(
-        self, environ: WSGIEnvironment, start_response: StartResponse, make: _Render, empties: bool, plains: bool
+        self,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        make: _Render,
+        empties: bool,
+        plains: bool,
+        app: WSGIApplication,
     ) -> None:
+        #: What is called inside, to name it where it is at fault.
+        self.app = app
         self._environ = environ
         self._start_response = start_response
         self._make = make
@@ -158,6 +172,8 @@ class _Exchange:
     def start(self, status: str, headers: Headers, exc_info: ExcInfo = None, /) -> Callable[[bytes], object]:
         if self.held is not None and exc_info is None:
             raise AssertionError("start_response was called twice without exc_info")
+        if (type(status) is not str or status[3:4] != " ") and (fault := fault_of_status(status)):
+            raise BrokenAppError(app_name(self.app, self._environ), fault)
         self.held, self.detail = None, None
         if not self.sent and self._empties and status >= "400" and self._may_replace(status, headers):
             if self.started:  # the server knows the first answer: only now, with exc_info, can it be taken back
@@ -298,6 +314,8 @@ class _Guard:
             if self._iterator is None:
                 self._iterator = iter(self._body)
             block = next(self._iterator)
+            if type(block) is not bytes and (fault := fault_of_body(self._body, block)):
+                raise BrokenAppError(app_name(exchange.app, exchange._environ), fault)
         except StopIteration:
             self._ended = True
             if exchange.held is None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from lamella.stack.kernel.asgi import as_wsgi
 from lamella.stack.kernel.environ import direct
 from lamella.stack.kernel.errors import ConfigError
+from lamella.stack.kernel.faults import note_app
 from lamella.stack.kernel.options import Secret
 from lamella.stack.problems import UnresolvedError, did_you_mean
 from lamella.stack.references import PasteApp, default_id, find_app, find_layer, short_name
@@ -489,6 +490,10 @@ class Stack(_Frozen):
             alone: Gets what the layers say of several processes, in their attribute ``single_process``.
         """
         app: WSGIApplication = _built_value(self.application.target, around)
+        innermost = self.application
+        while isinstance(innermost.target, Stack):
+            innermost = innermost.target.application
+        name = innermost.use
         if around is not None:
             app = around(self.application, app)
         for layer in reversed(self.layers):
@@ -497,6 +502,7 @@ class Stack(_Frozen):
                 made = layer.factory(app, **options)
                 if not callable(made):
                     raise ConfigError("use", made, "a layer that returns a WSGI application")
+                note_app(made, name)
             except (Exception, SystemExit) as error:
                 if failed is None:
                     error.add_note(f"in the layer {layer.full_id!r} of the stack")

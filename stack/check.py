@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Report", "check"]
 
-#: Modules that plug in, each with its function: ``check_order(stack)`` and ``run_expectations(stack)``
-#: return the problems they found in a described, or in a built, stack.
+#: Modules that plug in, each with its function: ``check_order(stack)``, ``check_traps(stack)`` and
+#: ``run_expectations(stack)`` return the problems they found in a described, or in a built, stack.
 _ORDER = ("lamella.stack.order", "check_order")
+_TRAPS = ("lamella.stack.traps", "check_traps")
 _EXPECTATIONS = ("lamella.stack.expect", "run_expectations")
 
 
@@ -86,6 +87,8 @@ def check(
         from lamella.stack.servers import several_processes
 
         problems += several_processes(loader.stack, workers)
+    if import_apps and not loader.errors:
+        problems += _plugged(_TRAPS, loader.stack)
     if expectations and import_apps and not loader.errors and not any(not one.warning for one in problems):
         problems += _plugged(_EXPECTATIONS, loader.stack)
     problems = sort_problems([*loader.problems, *problems])
