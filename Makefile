@@ -31,11 +31,11 @@ run: .venv-run/.ready
 	.venv-run/bin/lamella run apps/demo/stack.toml $(ARGS)
 
 test: $(VENV)/.ready
-	$(PY) -m pytest -q -n 2 --dist loadfile $(ARGS)
+	$(VENV)/bin/pytest -q -n 2 --dist loadfile $(ARGS)
 
 check: lint types docs wheel
 	$(PY) -m coverage erase
-	$(PY) -m pytest -q -n 2 --dist loadfile --cov --cov-config=setup.cfg --cov-report=term:skip-covered
+	$(VENV)/bin/pytest -q -n 2 --dist loadfile --cov --cov-config=setup.cfg --cov-report=term:skip-covered
 
 lint: $(VENV)/.ready
 	$(PY) -m ruff check .
