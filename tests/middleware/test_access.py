@@ -355,9 +355,9 @@ def test_a_long_path_is_cheap() -> None:
     rules = [{"path": "/**/a*/b", "allow": "admin"}, {"path": "/*/x*y/*", "allow": "admin"}, {"allow": "anonymous"}]
     app = AccessMiddleware(RecordingApp(), rules=rules)  # type: ignore[arg-type]
 
-    started = time.perf_counter()
+    started = time.thread_time()
     assert call(app, environ("GET", "/" + "aa/" * 33_000)).code == 200
-    assert time.perf_counter() - started < 0.1
+    assert time.thread_time() - started < 0.1
 
 
 # --- on the wire --------------------------------------------------------------------------------

@@ -300,6 +300,6 @@ def test_hostile_headers_cost_nothing(hostile: str) -> None:
     """100 kB of anything is refused in linear time."""
     built = layer(RecordingApp())
 
-    started = time.perf_counter()
+    started = time.thread_time()
     assert call(built, environ("GET", "/", authorization=hostile)).code == 401
-    assert time.perf_counter() - started < 0.05
+    assert time.thread_time() - started < 0.05

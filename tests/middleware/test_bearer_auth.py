@@ -509,9 +509,9 @@ def test_a_hostile_payload_is_cheap(payload: str) -> None:
     token = sign(payload)
     app = layer(RecordingApp(), **ISSUED)
 
-    started = time.perf_counter()
+    started = time.thread_time()
     assert ask(app, token).code == 401
-    assert time.perf_counter() - started < 0.05
+    assert time.thread_time() - started < 0.05
 
 
 def test_shows_no_token(caplog: pytest.LogCaptureFixture) -> None:

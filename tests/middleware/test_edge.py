@@ -254,11 +254,11 @@ def test_splits_joined_cookie_fields(joined: str, split: str) -> None:
 def test_splitting_cookies_is_linear(unit: str) -> None:
     """100 kB of hostile input take less than 50 ms."""
     text = unit * (100_000 // len(unit))
-    began = time.perf_counter()
+    began = time.thread_time()
 
     split_cookies(text)
 
-    assert time.perf_counter() - began < 0.05
+    assert time.thread_time() - began < 0.05
 
 
 # --- answers ------------------------------------------------------------------------------------

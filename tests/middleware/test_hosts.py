@@ -119,11 +119,11 @@ def test_any_host_is_200_or_400(host: str) -> None:
 def test_is_linear(unit: str) -> None:
     """100 kB of hostile input take less than 50 ms."""
     request = environ("GET", "/", host=unit * (100_000 // len(unit)))
-    began = time.perf_counter()
+    began = time.thread_time()
 
     call(HostsMiddleware(RecordingApp(), allow=[".a.example"]), request)
 
-    assert time.perf_counter() - began < 0.05
+    assert time.thread_time() - began < 0.05
 
 
 @pytest.mark.parametrize(

@@ -104,8 +104,8 @@ def test_what_comes_out_stays(text: str) -> None:
 
 def test_a_long_target_is_cheap() -> None:
     """100 kB of anything is denied at once."""
-    started = time.perf_counter()
+    started = time.thread_time()
     for text in ("/." * 50_000, "/" * 100_000, "a" * 100_000 + ":", "\\" * 100_000):
         assert target(text) is None
-    assert time.perf_counter() - started < 0.05
+    assert time.thread_time() - started < 0.05
     assert encode_target("/\u20ac") == "/%E2%82%AC"

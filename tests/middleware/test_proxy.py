@@ -392,6 +392,6 @@ def test_reading_is_linear(unit: str) -> None:
     for headers, name in (("x-forwarded", "HTTP_X_FORWARDED_FOR"), ("forwarded", "HTTP_FORWARDED")):
         app = ProxyMiddleware(RecordingApp(), trust=["10.0.0.0/8"], headers=headers)
         request = {**environ("GET", "/", REMOTE_ADDR=PROXY), name: text}
-        began = time.perf_counter()
+        began = time.thread_time()
         call(app, request)
-        assert time.perf_counter() - began < 0.05
+        assert time.thread_time() - began < 0.05

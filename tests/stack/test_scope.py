@@ -144,10 +144,10 @@ def test_a_layer_out_of_scope_costs_little() -> None:
 
 
 def _timed(app: Any, request: Any) -> float:
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(2000):
         app(request, None)
-    return (time.perf_counter() - began) / 2000
+    return (time.thread_time() - began) / 2000
 
 
 def test_a_long_path_is_decided_quickly() -> None:
@@ -155,6 +155,6 @@ def test_a_long_path_is_decided_quickly() -> None:
     when = When(paths=["/**/a/*", "/x/*/y", "/*.css"])
     request = environ("GET", "/" + "a/" * 50_000)
 
-    began = time.perf_counter()
+    began = time.thread_time()
     assert when.matches(request)
-    assert time.perf_counter() - began < 0.05
+    assert time.thread_time() - began < 0.05

@@ -188,11 +188,11 @@ def test_one_range_is_what_slicing_gives(first: int, last: int | None, size: int
 )
 def test_reads_hostile_ranges_in_linear_time(text: str) -> None:
     """100 kB take less than 50 ms."""
-    started = time.perf_counter()
+    started = time.thread_time()
 
     parse_ranges(text, 1000)
 
-    assert time.perf_counter() - started < 0.05
+    assert time.thread_time() - started < 0.05
 
 
 @pytest.mark.parametrize(

@@ -96,8 +96,8 @@ def test_is_linear(query: str) -> None:
     """100 kB of hostile input take less than 50 ms (the fastest of three)."""
     took = []
     for _ in range(3):
-        begun = time.perf_counter()
+        begun = time.thread_time()
         redact_query(query)
-        took.append(time.perf_counter() - begun)
+        took.append(time.thread_time() - begun)
 
     assert min(took) < 0.05
