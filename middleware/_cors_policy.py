@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,6 +10,8 @@ from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.http import is_token, parse_list, parse_origin
 from lamella.stack.kernel.options import Duration, duration, regex, strings
 from lamella.stack.kernel.response import Headers
+
+from ._cors_domains import is_shared, stray_ending
 
 __all__ = ["OriginSpec", "Policy"]
 
@@ -23,25 +24,6 @@ _SAFELISTED = frozenset({"GET", "HEAD", "POST"})
 # What one preflight may ask for; browsers send a handful, servers cut a field at 8 KiB.
 _MOST_HEADERS = 64
 _LABELS = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+")
-# Under these anybody gets a name (from the Public Suffix List, where people most often go wrong).
-_PUBLIC_SUFFIXES = frozenset(
-    {
-        "co.uk",
-        "org.uk",
-        "com.au",
-        "co.jp",
-        "co.nz",
-        "com.br",
-        "co.in",
-        "co.za",
-        "github.io",
-        "gitlab.io",
-        "blogspot.com",
-    }
-    | {"herokuapp.com", "vercel.app", "netlify.app", "pages.dev", "workers.dev", "web.app", "firebaseapp.com"}
-    | {"azurewebsites.net", "cloudfront.net", "amazonaws.com", "appspot.com", "run.app", "fly.dev", "onrender.com"}
-    | {"ngrok.io", "ngrok.app", "ngrok-free.app", "trycloudflare.com", "github.dev", "glitch.me", "surge.sh"}
-)
 _REMEMBERED_ORIGINS = 256
 
 
@@ -239,7 +221,7 @@ def _read_suffix(table: Mapping[str, Any]) -> Callable[[str], bool]:
     sample = parse_origin(f"{scheme}://a.{domain}" + (f":{port}" if port else ""))
     if sample is None or not suffix.startswith(".") or _LABELS.fullmatch(domain + ".") is None:
         raise ConfigError("origins", dict(table), '{ suffix = ".shop.example" }, with scheme and port where needed')
-    if "." not in domain or domain in _PUBLIC_SUFFIXES:
+    if is_shared(domain):
         raise ConfigError("origins", suffix, f"a domain of your own: anybody can have a name below {domain!r}")
     before, after = f"{sample.scheme}://", str(sample).partition("://")[2][1:]
 
@@ -254,15 +236,11 @@ def _read_suffix(table: Mapping[str, Any]) -> Callable[[str], bool]:
 def _read_regex(pattern: Any, credentials: bool) -> Callable[[str], bool]:
     """A regular expression, matched as a whole; with credentials it must not let strangers in."""
     compiled = regex("origins", pattern)
-    if credentials:
-        stranger = "lamella-" + secrets.token_hex(8)
-        endings = ("com", "net", "org", "io", "dev", "app", "example", "test", "invalid", "de", "co.uk", "github.io")
-        hosts = (*(f"{stranger}.{ending}" for ending in endings), stranger, "192.0.2.77", "[2001:db8::77]")
-        for host in hosts:
-            for origin in (f"https://{host}", f"http://{host}", f"https://{host}:8443", f"http://{host}:3000"):
-                if compiled.fullmatch(origin):
-                    said = "a regular expression for your own hosts: with credentials this one lets strangers in"
-                    raise ConfigError("origins", compiled.pattern, f"{said}, such as {origin}")
+    stray = stray_ending(compiled) if credentials else None
+    if stray is not None:
+        said = "a regular expression that ends in a domain of your own, such as https://[a-z0-9-]+\\.shop\\.example"
+        why = f"anybody can have a host that ends in {stray!r}" if stray else "anybody can have a host that it matches"
+        raise ConfigError("origins", compiled.pattern, f"{said} (with every dot escaped): with credentials, {why}")
 
     def matches(origin: str) -> bool:
         return compiled.fullmatch(origin) is not None

@@ -54,7 +54,7 @@ class CORSMiddleware:
             ``{ suffix = ".shop.example" }`` (with ``scheme`` and ``port`` where they are not https and
             443), ``{ regex = "…" }`` (matched as a whole), ``"null"``, or ``"*"`` for all.
         credentials: Let the browser send cookies and credentials. Refused together with ``"*"``,
-            ``"null"`` and with a regular expression that lets strangers in.
+            ``"null"`` and with a regular expression that does not end in a domain of one's own.
         methods: Methods that may be used; ``"*"`` stands for the standard ones. GET, HEAD and POST
             need no permission in a browser.
         headers: Request headers that may be sent beyond the safelisted ones; ``"*"`` allows what is

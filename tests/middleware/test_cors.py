@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from wsgiref.types import WSGIApplication
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lamella.middleware._cors_domains import is_shared
 from lamella.middleware.cors import CORSMiddleware
 from lamella.stack.kernel.errors import ConfigError
+from lamella.stack.kernel.http import parse_origin
 from lamella.stack.testing import RecordingApp, Response, call, environ, lint
 
 SHOP = "https://shop.example"
@@ -310,3 +313,134 @@ def test_tells_its_decisions() -> None:
     assert app.decide(SHOP, "/", "PUT") == "allowed"
     assert app.decide(EVIL, "/", "PUT") == "the origin is not allowed"
     assert app.decide(SHOP, "/", "DELETE") == "the method is not allowed"
+
+
+# --- nobody's configuration lets strangers in ---------------------------------------------------
+
+#: Pieces of expressions, from which the property test makes whole ones.
+PIECES = (
+    *(r"shop\.example", r"corp\.test", "shop.example", r"\.shop\.example", r"(?:\.corp\.test)", "localhost"),
+    *(r"(?:\.shop\.example|\.com)", r"\.co\.uk", r"\.github\.io", r"(?:www|api)", r"(?:x|)", "www", r"\.", "-"),
+    *(".", r"[a-z]", r"[a-z0-9.-]", r"[^/]", r"\w", r"\d", "[ab]"),
+)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"https://.*\.shop\.example",
+        r"https://(?:.+\.)?shop\.example",
+        r"https://([a-z]+\.)+shop\.example",
+        r"^https://(www|api)\.shop\.(com|co\.uk)$",
+        r"https://pr-\d+\.shop\.example(?::\d+)?",
+        r"(?i)https://[A-Z]+\.SHOP\.example",
+        r"https?://(localhost|127\.0\.0\.1)(:[0-9]{1,5})?",
+        r"http://[a-z]+\.localhost:3000",
+        r".*://shop\.example",
+        r"(?=https://[a-z.]+$).*\.shop\.example",
+        re.compile(r"https://[a-z]+ \.shop\.example", re.VERBOSE),
+    ],
+)
+def test_an_expression_for_one_s_own_hosts_may_have_credentials(pattern: Any) -> None:
+    """What varies stands below a domain of one's own."""
+    CORSMiddleware(RecordingApp(), origins=[{"regex": pattern}], credentials=True)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r".*",
+        r"https?://[^/]+",
+        r"https://[a-z0-9.-]+",
+        r"https://[\s\S]*",
+        r"https://[a-z]{30,}\.[a-z]+",
+        r"https://[a-z]{1,3}\.[a-z]{2}",
+        r"https://.*\.(museum|shop\.example)",
+        r"https://shop\.example|.*\.zip",
+        r"https://shop\.example.*",
+        r"https://shop\.example\d+",
+        r"https://.*shop\.example",
+        r"https://.*-shop\.vercel\.app",
+        r"https://www.shop\.example",
+        r"https://.*\.shop.example",
+        r"https://(.*)\.co\.uk",
+        r"https://([a-z.]+)\.github\.io",
+        r"https://.*\.s3\.amazonaws\.com",
+        r"https://.*(\.shop\.example)*",
+        r"https://(?!evil).*",
+        r"https://.*(?<=\.shop\.example)",
+        r"(?P<any>[a-z.]+)://(?P=any)",
+        r"https://(x)?(?(1)a|.*)",
+        r"https://\d+\.\d+\.\d+\.\d+",
+        r"https://10\.\d+\.0\.1",
+        r"https://a(?>.*|b)",
+        "https://[a-z.]*\N{LATIN SMALL LETTER LONG S}hop\\.example",
+        re.compile(r"https://.* # \.shop\.example", re.VERBOSE),
+        re.compile("https://.*\n", re.DOTALL | re.IGNORECASE),
+        "|".join(rf"https://{chr(97 + a)}{chr(97 + b)}\.example" for a in range(20) for b in range(20)) + "|.*",
+    ],
+)
+def test_an_expression_that_strangers_can_match_never_has_credentials(pattern: Any) -> None:
+    """Neither at once nor by a policy; without credentials anybody may be let in."""
+    origins = [{"regex": pattern}]
+    CORSMiddleware(RecordingApp(), origins=origins)
+
+    with pytest.raises(ConfigError):
+        CORSMiddleware(RecordingApp(), origins=origins, credentials=True)
+    with pytest.raises(ConfigError):
+        CORSMiddleware(RecordingApp(), origins=origins, policies=[{"paths": ["/a"], "credentials": True}])
+    with pytest.raises(ConfigError):
+        CORSMiddleware(
+            RecordingApp(), origins=[SHOP], credentials=True, policies=[{"paths": ["/a"], "origins": origins}]
+        )
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(PIECES), st.sampled_from(["", "", "", "?", "*", "+", "{2}", "{1,9}"])), max_size=6
+    ),
+    st.data(),
+)
+@settings(max_examples=300, deadline=None)
+def test_what_an_accepted_expression_matches_is_one_s_own(pieces: list[tuple[str, str]], data: st.DataObject) -> None:
+    """Whatever the expression: nobody can put text of their choice into the registered domain of what it allows."""
+    pattern = "https?://" + "".join(f"(?:{piece}){times}" for piece, times in pieces)
+    try:
+        app = CORSMiddleware(RecordingApp(), origins=[{"regex": pattern}], credentials=True)
+    except ConfigError:
+        return
+    for _ in range(3):
+        origin = data.draw(st.from_regex(pattern, fullmatch=True, alphabet=st.characters(codec="ascii")))
+        parsed = parse_origin(origin)
+        if parsed is None or parsed.host == "localhost" or parsed.host.endswith(".localhost"):
+            continue
+        labels = parsed.host.split(".")
+        registered = 3 if is_shared(".".join(labels[-2:])) else 2
+        start = len(parsed.scheme) + 3 + len(parsed.host) - len(".".join(labels[-registered:]))
+        for at in range(start, len(parsed.scheme) + 3 + len(parsed.host) + 1):
+            for chosen in ("qzk", "77", "qzk.com", "qzk-"):
+                stranger = origin[:at] + chosen + origin[at:]
+                assert allowed(call(app, environ("GET", "/", origin=stranger))) is None, pattern
+
+
+@pytest.mark.parametrize(
+    ("domain", "expected"),
+    [
+        ("com", True),
+        ("co.uk", True),
+        ("com.mx", True),
+        ("github.io", True),
+        ("s3.eu-west-1.amazonaws.com", True),
+        ("10.0.0.1.nip.io", True),
+        ("0.1", True),
+        ("", True),
+        ("shop.", True),
+        ("shop.example", False),
+        ("team.github.io", False),
+        ("shop.co.uk", False),
+        ("localhost", False),
+    ],
+)
+def test_knows_where_anybody_gets_a_name(domain: str, expected: bool) -> None:
+    """Registries, clouds, tunnels."""
+    assert is_shared(domain) is expected
