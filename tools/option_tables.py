@@ -55,8 +55,8 @@ def table(cls: type) -> str:
             continue
         required = parameter.default is parameter.empty
         default = "*required*" if required else f"`{_default(parameter.default)}`"
-        annotation = str(parameter.annotation).replace("|", "\\|")
-        meaning = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", texts[parameter.name]).replace("``", "`").replace("|", "\\|")
+        annotation = str(parameter.annotation).replace(" | ", " or ")
+        meaning = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", texts[parameter.name]).replace("``", "`").replace("|", "&#124;")
         rows.append(f"| `{parameter.name}` | `{annotation}` | {default} | {meaning} |")
     if missing:
         raise SystemExit(f"{cls.__name__}: no Args entry for {', '.join(missing)}")
