@@ -1,0 +1,136 @@
+"""Run the cases of a group: each in its own process, all in turns, in shuffled order."""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from measure import Group
+
+BENCH = Path(__file__).resolve().parent
+WORKER = BENCH / "worker.py"
+
+
+class Effort(NamedTuple):
+    """How much is done: seconds of a round, rounds, fresh processes of what is measured once."""
+
+    seconds: float
+    rounds: int
+    processes: int
+
+
+FULL = Effort(0.02, 15, 7)
+QUICK = Effort(0.008, 7, 3)
+
+
+class Result(NamedTuple):
+    """One case: median and spread (the distance between the quartiles) of the time, in the group's unit; memory in MB."""
+
+    median: float
+    spread: float
+    megabytes: float
+
+
+Results = dict[str, dict[str, Result]]
+
+
+def variables() -> dict[str, str]:
+    """The environment of every process: the checkout's packages, and hashes that stay the same."""
+    path = os.pathsep.join([str(BENCH.parent / "tools" / "dev"), str(BENCH)])
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return {**kept, "PYTHONPATH": path, "PYTHONHASHSEED": "0"}
+
+
+def run(module: str, group: Group, effort: Effort) -> Results:
+    """Measure all cases of a group, column by column, so that the rows are compared under the same conditions."""
+    results: Results = {row: {} for row in group.cases}
+    for column in group.columns:
+        rows = [row for row, columns in group.cases.items() if column in columns]
+        measured = (_once if group.once else _in_turns)(module, group, rows, column, effort)
+        factor = {"us": 1e6, "ms": 1e3}[group.unit]
+        for row, samples in measured.items():
+            if samples:
+                results[row][column] = _summary(samples, factor)
+    return results
+
+
+def _summary(samples: list[tuple[float, float]], factor: float) -> Result:
+    times = sorted(seconds * factor for seconds, _ in samples)
+    spread = 0.0
+    if len(times) > 2:
+        first, _, third = statistics.quantiles(times, n=4)
+        spread = third - first
+    return Result(statistics.median(times), spread, statistics.median(memory for _, memory in samples))
+
+
+def _start(stack: ExitStack, module: str, group: Group, row: str, column: str, effort: Effort) -> subprocess.Popen[str]:
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lamella-bench-"))
+    process = subprocess.Popen(
+        [sys.executable, str(WORKER), module, group.name, row, column, str(effort.seconds), folder],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables(),
+    )  # fmt: skip
+    stack.callback(_stop, process)
+    return process
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+    process.wait()
+
+
+def _ready(process: subprocess.Popen[str], what: str) -> None:
+    """Wait until the case is built.
+
+    Raises:
+        SystemExit: It could not be, or does not do its duty.
+    """
+    assert process.stdout is not None and process.stderr is not None
+    if process.stdout.readline() != "ready\n":
+        raise SystemExit(f"{what}:\n{process.stderr.read()}")
+
+
+def _sample(process: subprocess.Popen[str], what: str) -> tuple[float, float]:
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    process.stdin.write("round\n")
+    process.stdin.flush()
+    line = process.stdout.readline()
+    if not line:
+        raise SystemExit(f"{what}:\n{process.stderr.read()}")
+    seconds, megabytes = line.split()
+    return float(seconds), float(megabytes)
+
+
+def _in_turns(module: str, group: Group, rows: list[str], column: str, effort: Effort) -> dict[str, list[Any]]:
+    """One process for each row; every round asks each of them once."""
+    samples: dict[str, list[Any]] = {row: [] for row in rows}
+    with ExitStack() as stack:
+        processes = {row: _start(stack, module, group, row, column, effort) for row in rows}
+        for row, process in processes.items():
+            _ready(process, f"{group.name}: {row}, {column}")
+        for _ in range(effort.rounds):
+            for row in random.sample(rows, len(rows)):
+                samples[row].append(_sample(processes[row], f"{group.name}: {row}, {column}"))
+    return samples
+
+
+def _once(module: str, group: Group, rows: list[str], column: str, effort: Effort) -> dict[str, list[Any]]:
+    """A fresh process for every sample; one more that is not counted fills the disk's cache."""
+    samples: dict[str, list[Any]] = {row: [] for row in rows}
+    for number in range(effort.processes + 1):
+        for row in random.sample(rows, len(rows)):
+            with ExitStack() as stack:
+                process = _start(stack, module, group, row, column, effort)
+                _ready(process, f"{group.name}: {row}, {column}")
+                sample = _sample(process, f"{group.name}: {row}, {column}")
+            if number:
+                samples[row].append(sample)
+    return samples
