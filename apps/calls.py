@@ -1,0 +1,79 @@
+"""Calling a view with its hooks and error handlers around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import webob.exc
+
+from lamella.stack.kernel.errors import BadRequestError
+
+from .hooks import Ending, Scope, call_after, call_before, call_teardown, end_file, find_handler, http_error
+from .responses import respond
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse
+
+    from .requests import Request
+    from .views import View
+
+__all__ = ["handle", "run"]
+
+# WebOb has no annotations.
+_exc: Any = webob.exc
+
+
+def run(
+    scopes: tuple[Scope, ...],
+    name: str,
+    call: View,
+    parameters: Mapping[str, Any],
+    request: Request,
+    start_response: StartResponse,
+) -> Iterable[bytes]:
+    """Call hooks and view, and send the answer."""
+    environ = request.environ
+    try:
+        try:
+            result = call_before(scopes, request)
+            if result is None:
+                result = call(request, **parameters)
+        except Exception as error:  # noqa: BLE001 - handlers decide; what none takes is raised again
+            result = handle(scopes, request, error)
+        hooks = [hook for scope in reversed(scopes) for hook in reversed(scope.after)]
+        if hooks:
+            result, start_response = call_after(hooks, request, result, start_response, name)
+        body = respond(result, environ, start_response, name)
+    except BaseException as error:
+        call_teardown(scopes, request, error)
+        raise
+    if not any(scope.teardown for scope in scopes):
+        return body
+    wrapper = environ.get("wsgi.file_wrapper")
+    if isinstance(wrapper, type) and isinstance(body, wrapper) and end_file(body, scopes, request):
+        return body
+    return Ending(body, scopes, request)
+
+
+def handle(scopes: tuple[Scope, ...], request: Request, error: Exception) -> Any:
+    """Return what the handler of *error* returns; raise it again where there is none. In an except block."""
+    answer = http_error(error)
+    for scope in reversed(scopes):
+        handler = find_handler(scope, error, answer)
+        if handler is not None:
+            try:
+                return handler(request, error if not isinstance(error, BadRequestError) else answer)
+            except _exc.WSGIHTTPException as raised:
+                return raised
+    if answer is not None:
+        return answer
+    for scope in reversed(scopes):
+        handler = scope.statuses.get(500)
+        if handler is not None:
+            import logging
+
+            path = request.environ.get("PATH_INFO")
+            logging.getLogger("lamella.apps.router").error("exception on %s %r", request.method, path, exc_info=error)
+            return handler(request, error)
+    raise error
