@@ -13,6 +13,7 @@ Place it outermost.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Set
 from typing import TYPE_CHECKING, Final
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EdgeMiddleware", "IncompleteBodyError"]
 
+_LOGGER = logging.getLogger("lamella.edge")
 #: Holds what was rewritten: environ key to the server's value.
 ORIGINAL = "lamella.edge.original"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
@@ -68,7 +70,8 @@ class EdgeMiddleware:
 
     A request that is malformed gets its 4xx here. An answer that HTTP does not allow is repaired where that
     is possible (bodies of HEAD, 1xx, 204 and 304, hop-by-hop headers, a wrong ``Content-Length``), else
-    replaced by a 500. What was wrong is in the log ``lamella.edge``.
+    replaced by a 500. What was wrong is in the log ``lamella.edge``: a request that is refused here never reaches
+    ``access_log``.
 
     Args:
         app: The application inside.
@@ -137,11 +140,11 @@ class EdgeMiddleware:
                 try:
                     other = ambiguous(environ, error)
                 except BadRequestError as refused:
-                    return refuse(environ, start_response, refused)
+                    return _refuse(environ, start_response, refused)
                 if other is not None:
                     return other(environ, start_response)
             except BadRequestError as error:
-                return refuse(environ, start_response, error)
+                return _refuse(environ, start_response, error)
 
             # What follows serves an answer that needs nothing: its headers are looked at and handed on, its body
             # is the app's own list. Whatever needs more makes an exchange, which takes over from there.
@@ -310,22 +313,44 @@ def _rewrite(environ: WSGIEnvironment, key: str, value: str) -> None:
     environ[key] = value
 
 
+def _refuse(environ: WSGIEnvironment, start_response: StartResponse, error: BadRequestError) -> list[bytes]:
+    """Refuse a request, and log it: no layer inside will ever hear of it."""
+    _log_request(logging.WARNING, environ, "refused", error.status, error.reason)
+    return refuse(environ, start_response, error)
+
+
 def _no_websocket(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-    return refuse(
+    return _refuse(
         environ, start_response, BadRequestError("there are no websockets at this address", "426 Upgrade Required")
     )
 
 
 def _asterisk(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
     """``OPTIONS *`` asks about the server, not about a resource (RFC 9110 section 9.3.7)."""
+    _log_request(logging.INFO, environ, "answered", "204 No Content", "it asks about the server")
     return answer(environ, start_response, "204 No Content", b"", [("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS")])
 
 
 def _redirect(target: str) -> WSGIApplication:
     def redirect(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        _log_request(logging.INFO, environ, "redirected", "308 Permanent Redirect", "the path is not the plain one")
         return answer(environ, start_response, "308 Permanent Redirect", b"", [("Location", target)])
 
     return redirect
+
+
+def _log_request(level: int, environ: WSGIEnvironment, what: str, status: str, why: str) -> None:
+    """Log what was answered here, in one line; ``%a`` escapes whatever a client may have put into it."""
+    _LOGGER.log(
+        level,
+        "%a %a from %a was %s with %s: %s",
+        environ["REQUEST_METHOD"][:64],
+        (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))[:200],
+        environ.get("REMOTE_ADDR", "")[:64],
+        what,
+        status,
+        why,
+    )
 
 
 # --- answers ------------------------------------------------------------------------------------
@@ -419,10 +444,7 @@ class _Exchange:
         return kept, length
 
     def _log(self, message: str, *parts: object, exc_info: bool = False) -> None:
-        import logging
-
-        logger = logging.getLogger("lamella.edge")
-        logger.error("%s %r: " + message, self._method[:64], self._path[:200], *parts, exc_info=exc_info)
+        _LOGGER.error("%s %a: " + message, self._method[:64], self._path[:200], *parts, exc_info=exc_info)
 
     def replace(self, why: str, *, exc_info: bool = False) -> None:
         """Answer 500 instead of what the app said."""

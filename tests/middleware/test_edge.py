@@ -568,6 +568,58 @@ def test_refuses_wrong_options(options: dict[str, Any]) -> None:
         EdgeMiddleware(RecordingApp(), **options)
 
 
+def test_a_refused_request_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """``access_log`` is inside and never hears of it."""
+    call(EdgeMiddleware(RecordingApp()), {**environ("GET", "/"), "PATH_INFO": "/a/../b", "REMOTE_ADDR": "192.0.2.7"})
+
+    assert caplog.messages == [
+        "'GET' '/a/../b' from '192.0.2.7' was refused with 400 Bad Request: the path has a dot segment"
+    ]
+    assert (caplog.records[0].name, caplog.records[0].levelname) == ("lamella.edge", "WARNING")
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "options", "expected"),
+    [
+        ("GET", {"HTTP_UPGRADE": "websocket"}, {}, "was refused with 426 Upgrade Required"),
+        ("OPTIONS", {"PATH_INFO": "*"}, {}, "was answered with 204 No Content"),
+        ("GET", {"PATH_INFO": "/a//b"}, {"paths": "redirect"}, "was redirected with 308 Permanent Redirect"),
+    ],
+)
+def test_whatever_is_answered_here_is_in_the_log(
+    caplog: pytest.LogCaptureFixture, method: str, changes: dict[str, str], options: dict[str, Any], expected: str
+) -> None:
+    """Once, in one line."""
+    caplog.set_level(logging.INFO, "lamella.edge")
+
+    call(EdgeMiddleware(RecordingApp(), **options), {**environ(method, "/"), **changes})
+
+    assert [expected in message for message in caplog.messages] == [True]
+
+
+def test_no_request_writes_a_line_of_its_own(corpus: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever stands in method, path, host and address: one line, no control character, bounded."""
+    hostile = ["x" * 100_000, "\r\nfake: line", "\x1b[31m\x00", "\x85\xff\u2028", *_texts(corpus("log_injection"))]
+    app = EdgeMiddleware(RecordingApp())
+    for text in hostile:
+        for key in ("REQUEST_METHOD", "PATH_INFO", "SCRIPT_NAME", "HTTP_HOST", "REMOTE_ADDR"):
+            caplog.clear()
+            call(app, {**environ("GET", "//"), key: text})
+            for message in caplog.messages:
+                assert message.isprintable()
+                assert message.isascii()
+                assert len(message) < 2500
+            assert len(caplog.messages) == (0 if key == "PATH_INFO" and not caplog.messages else 1)
+
+
+def _texts(value: Any) -> list[str]:
+    """All latin-1 strings of a corpus."""
+    if isinstance(value, str):
+        return [value] if value.encode("latin-1", "replace").decode("latin-1") == value else []
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for item in items for text in _texts(item)]
+
+
 # --- real servers -------------------------------------------------------------------------------
 
 
