@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["LazyApp"]
 
-_REFERENCE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+_REFERENCE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*(?:\(\))?")
 # A module that fails is tried again, so that a repaired file needs no restart, but not by each of a
 # thousand requests a second.
 _RETRY_SECONDS = 1.0
 
 
 class LazyApp:
-    """The app behind ``"module:attribute"``.
+    """The app behind ``"module:attribute"``, or what ``"module:attribute()"`` returns.
 
     A module that cannot be imported is an answer 503; why is in the log, with the module's name and
     the traceback, and never in the answer.
@@ -77,7 +77,9 @@ class LazyApp:
 
     def _import(self) -> WSGIApplication:
         patched = patched_modules()
-        found = reference(self.option, self.target)
+        found = reference(self.option, self.target.removesuffix("()"))
+        if self.target.endswith("()") and callable(found):
+            found = found()
         if new := patched_modules() - patched:
             import logging
 

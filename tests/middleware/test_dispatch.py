@@ -764,3 +764,13 @@ def test_head_is_asked_as_get(lazy: bool) -> None:
     assert call(app, environ("GET", "/m/x")).body == b"onetwo"
     assert call(app, environ("POST", "/m/x")).code == 405
     assert call(layer(mounts={"/m": only_get}), environ("HEAD", "/m/x")).code == 405
+
+
+def test_a_factory_is_called_once(modules: Path) -> None:
+    """``"module:factory()"``, as gunicorn has it, with the first request."""
+    source = "calls = []\n\ndef make():\n    calls.append(1)\n    return app\n" + SOURCE.format("made")
+    (modules / "factories.py").write_text(source)
+    app = layer(mounts={"/m": "factories:make()"})
+
+    assert [call(app, environ("GET", "/m/")).body for _ in range(2)] == [b"made", b"made"]
+    assert vars(sys.modules["factories"])["calls"] == [1]

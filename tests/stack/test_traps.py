@@ -209,8 +209,8 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def set_(**changes: Any) -> None:
         wrapped = SimpleNamespace(**{**SETTINGS, **changes})
         fake = SimpleNamespace(_wrapped=wrapped, FORCE_SCRIPT_NAME=changes.get("FORCE_SCRIPT_NAME"))
-        monkeypatch.setitem(sys.modules, "django.conf", SimpleNamespace(settings=fake))  # type: ignore[arg-type]
-        monkeypatch.setitem(sys.modules, "django.urls", SimpleNamespace())  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, "django.conf", SimpleNamespace(settings=fake))
+        monkeypatch.setitem(sys.modules, "django.urls", SimpleNamespace())
 
     return set_
 
@@ -268,8 +268,8 @@ def test_remote_users_are_told(write: Write, settings: Callable[..., None]) -> N
 def test_an_import_that_patches_the_process_is_told(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module that imports grequests makes greenlets of the server's threads."""
     fake = SimpleNamespace(is_module_patched=lambda name: name == "threading")
-    monkeypatch.setitem(sys.modules, "gevent.monkey", fake)  # type: ignore[arg-type]
-    monkeypatch.setitem(sys.modules, "grequests", fake)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "gevent.monkey", fake)
+    monkeypatch.setitem(sys.modules, "grequests", fake)
 
     at, warning, message = only(write(TWO, trap_one="import grequests\n" + FLASK, trap_two=FLASK))
 
