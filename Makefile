@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+# A comma that $(call) takes for no separator.
+, := ,
 
 .PHONY: run test check lint types wheel docs bench clean help
 help:
@@ -21,12 +23,12 @@ touch $@
 endef
 
 $(VENV)/.ready: setup.cfg pyproject.toml
-	$(call environment,$(VENV),test,check,docs)
+	$(call environment,$(VENV),test$(,)check$(,)docs)
 
 .venv-run/.ready: setup.cfg pyproject.toml
 	$(call environment,.venv-run,demo)
 
-# The demo stack, on its embedded default (waitress, SQLite sessions), at http://127.0.0.1:8080/
+# The demo stack, on its embedded default (waitress, no other server), at http://127.0.0.1:8080/
 run: .venv-run/.ready
 	.venv-run/bin/lamella run apps/demo/stack.toml $(ARGS)
 
