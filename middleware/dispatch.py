@@ -65,8 +65,8 @@ class DispatchMiddleware:
         mounts: Prefix to app. An app is a callable, or ``"module:attribute"`` (with ``()`` after it: what
             the call returns), which is imported when the first request comes; or a table with ``app``,
             ``cookies`` (``"scope"`` keeps the app's cookies to the mount, ``"keep"`` leaves them),
-            ``relocate`` (true: a ``Location`` that forgot the prefix is repaired) and ``head`` (``"get"``: HEAD is asked
-            as GET and answered without the content, for an app that knows no HEAD; ``"keep"``).
+            ``relocate`` (true: a ``Location`` that forgot the prefix is repaired) and ``head`` (``"get"``:
+            HEAD is asked as GET and answered without the content, for an app that knows no HEAD; ``"keep"``).
         hosts: Host to app: ``"api.example"``, ``"api.example:8080"``, or ``"*.example"`` for every name
             below it. Looked at before the prefixes. A table may have ``app`` and ``head``.
         cascade: Apps to try in turn where *app* answers 404 or 405; the last answer stands.

@@ -105,7 +105,7 @@ class Site:
     ) -> Answer:
         """Send a request."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        request = urllib.request.Request(path if "://" in path else self.url + path, body, named, method=method)  # noqa: S310
+        request = urllib.request.Request(path if "://" in path else self.url + path, body, named, method=method)
         handlers: list[Any] = [urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(self.cookies)]
         opener = urllib.request.build_opener(*handlers, *([] if follow else [_Stays()]))
         try:
