@@ -13,7 +13,8 @@ import webob.exc
 from lamella.stack.kernel.errors import BadRequestError
 from lamella.stack.kernel.response import Headers, close, edit_headers
 
-from .responses import Response, ResponseError, to_response
+from .fields import ResponseError
+from .responses import Response, to_response
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse

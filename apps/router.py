@@ -26,11 +26,14 @@ from lamella.stack.kernel.keys import ROUTE
 
 from .converters import Converter
 from .errors import AmbiguousRouteError, UrlError
+from .fields import ResponseError
+from .files import content_disposition, send_file
 from .hooks import Scope
 from .host_patterns import HostPattern
 from .patterns import PatternCompiler
+from .redirects import redirect, safe_target
 from .requests import MissingKeyError, Request, safe_filename
-from .responses import Response, ResponseError, abort, content_disposition, redirect, safe_target, send_file
+from .responses import Response, abort
 from .rule_table import RuleTable
 from .rules import Inclusion, Rule, included, slash_policy
 from .serving import Serving

@@ -15,8 +15,9 @@ from lamella.stack.kernel.paths import canonical_path
 from lamella.stack.kernel.response import Headers, refuse
 
 from .calls import handle, run
+from .redirects import encode_location
 from .requests import Request
-from .responses import encode_location, respond
+from .responses import respond
 from .urls import PATH_SAFE
 
 if TYPE_CHECKING:

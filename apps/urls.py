@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import quote, urlencode
 
 from lamella.stack.kernel.errors import BadRequestError
-from lamella.stack.kernel.http import Origin, parse_host
-from lamella.stack.kernel.keys import CLIENT, ROUTE
+from lamella.stack.kernel.http import Origin
+from lamella.stack.kernel.keys import ROUTE
+from lamella.stack.kernel.targets import own_origin
 
 from .errors import UrlError
 
@@ -52,7 +53,11 @@ def build_url(
         url += "?" + urlencode(query, doseq=True)
     if anchor is not None:
         url += "#" + quote(anchor, safe=PATH_SAFE + "?")
-    here = _origin(environ) if external or scheme or host is not None else None
+    here = None
+    if environ is not None and (external or scheme or host is not None):
+        here = own_origin(environ)
+        if here is None:
+            raise BadRequestError("the host is malformed")
     if external or scheme or (host is not None and (here is None or here.host != host)):
         return f"{_target_origin(name, here, host, scheme)}{url}"
     return url
@@ -106,20 +111,3 @@ def _fits(rule: Rule, values: Mapping[str, object]) -> bool:
     if not all(name in values for name in rule.names):
         return False
     return all(values.get(key, default) == default for key, default in rule.defaults.items())
-
-
-def _origin(environ: WSGIEnvironment | None) -> Origin | None:
-    """Return where the client thinks it is, as trusted proxies tell it.
-
-    Raises:
-        BadRequestError: The host is malformed.
-    """
-    if environ is None:
-        return None
-    client = CLIENT.get(environ)
-    scheme: str = client.scheme if client is not None else environ.get("wsgi.url_scheme", "http")
-    text: str = client.host if client is not None else environ.get("HTTP_HOST", "")
-    host = parse_host(text or f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}")
-    if host is None:
-        raise BadRequestError("the host is malformed")
-    return Origin(scheme, host.host, host.port or (443 if scheme == "https" else 80))
