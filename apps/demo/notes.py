@@ -115,11 +115,30 @@ def stream(request: Request) -> Any:
         yield "<!doctype html><html lang=en><meta charset=utf-8><title>Stream</title>"
         yield f"<link rel=stylesheet href='{request.script_name}/static/style.css'><main><h1>One by one</h1>"
         for number in range(1, 11):
-            yield f"<p>Line {number} of 10</p>\n"
+            yield f"<p>Line {number} of 10, made at <data value={time.time():.4f}>{time.strftime('%X')}</data></p>\n"
             time.sleep(0.3)
         yield "<p><a href='./'>Back</a></p></main>"
 
     return lines(), 200, {"Content-Type": "text/html; charset=utf-8"}
+
+
+@application.get("/clock")
+def clock(request: Request) -> str:
+    """A page whose script listens to the events."""
+    return _page(request, "clock.html")
+
+
+@application.get("/events")
+def events(request: Request) -> Any:
+    """Server-sent events: the time, four times a second, for five seconds; the browser then asks again."""
+
+    def ticks() -> Iterator[str]:
+        yield "retry: 1000\n\n"
+        for number in range(1, 21):
+            yield f"id: {number}\ndata: {time.time():.4f}\n\n"
+            time.sleep(0.25)
+
+    return ticks(), 200, {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
 
 
 @application.get("/favicon.ico")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
-from itertools import pairwise
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,8 @@ def server(request: pytest.FixtureRequest, notes: Path) -> Iterator[tuple[str, i
         ("GET", "/healthz", 200),
         ("GET", "/login", 200),
         ("GET", "/stream", 200),
+        ("GET", "/events", 200),
+        ("GET", "/clock", 200),
         ("GET", "/boom", 500),
         ("GET", "/nope", 404),
         ("DELETE", "/api/notes", 405),
@@ -146,22 +150,66 @@ def test_building_takes_little_time(notes: Path) -> None:
     assert min(seconds[1:]) < 0.35
 
 
+def blocks(port: int, path: str, *fields: str) -> Iterator[tuple[float, bytes]]:
+    """Ask for a page through a bare socket; each chunk with the time at which it was on the wire."""
+    head = "\r\n".join([f"GET {path} HTTP/1.1", "Host: localhost", "Connection: close", *fields, "", ""])
+    received = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(head.encode())
+        body = False
+        while data := client.recv(65536):
+            arrival = time.time()
+            received += data
+            if not body:
+                head_end = received.find(b"\r\n\r\n")
+                if head_end < 0:
+                    continue
+                body = True
+                assert b"transfer-encoding: chunked" in received[:head_end].lower()
+                received = received[head_end + 4 :]
+            while b"\r\n" in received:
+                size, _, rest = received.partition(b"\r\n")
+                length = int(size, 16)
+                if len(rest) < length + 2:
+                    break
+                received = rest[length + 2 :]
+                yield arrival, rest[:length]
+
+
+LINE = rb"<data value=([0-9.]+)>"
+STREAMS: tuple[tuple[str, bytes, tuple[str, ...]], ...] = (
+    ("/events", rb"data: ([0-9.]+)\n\n", ()),
+    ("/stream", LINE, ()),
+    ("/stream", LINE, ("Accept-Encoding: gzip",)),
+)
+
+
+def longest_delay(port: int, path: str, mark: bytes, fields: tuple[str, ...]) -> float:
+    """Most seconds from the ``yield`` of a block, which carries that time, to its arrival; of six blocks."""
+    decode = zlib.decompressobj(31).decompress if fields else bytes
+    found: list[float] = []
+    for arrival, block in blocks(port, path, *fields):
+        found += [arrival - float(made) for made in re.findall(mark, decode(block))]
+        if len(found) == 6:
+            break
+    assert len(found) == 6
+    return max(found)
+
+
 @pytest.mark.server
 @pytest.mark.parametrize("server", ["waitress", "gunicorn"], indirect=True)
-def test_a_stream_passes_through_every_layer_at_once(server: tuple[str, int, int]) -> None:
-    """Each line is on the wire right after its ``yield``: 0.3 s apart, as the page makes them."""
+def test_each_block_is_on_the_wire_within_50_ms(server: tuple[str, int, int]) -> None:
+    """Events, a slow generator, a compressed one, side by side through every layer of the demo."""
     _, port, _ = server
-    arrivals = []
-    with socket.create_connection(("127.0.0.1", port)) as client:
-        client.sendall(b"GET /stream HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n")
-        client.settimeout(10)
-        while client.recv(65536):
-            arrivals.append(time.monotonic())
+    best = [1.0] * len(STREAMS)
+    for _ in range(3):  # a machine that is busy with other things gets another chance
+        with ThreadPoolExecutor() as pool:
+            delays = pool.map(lambda stream: longest_delay(port, *stream), STREAMS)
+            best = [min(pair) for pair in zip(best, delays, strict=True)]
+        if max(best) < 0.05:
+            break
 
-    # Head and first block, nine more lines, each after its pause; what comes at one time counts once.
-    moments = [later - earlier for earlier, later in pairwise(arrivals) if later - earlier > 0.1]
-    assert len(moments) == 10
-    assert max(moments) < 0.3 + 0.15
+    assert max(best) < 0.05
 
 
 @pytest.mark.server
@@ -198,6 +246,8 @@ def test_a_person_uses_the_site(server: tuple[str, int, int], browser: Any) -> N
     page.click("text=Remove")
     assert "Removed." in page.inner_text("[role=status]")
 
+    page.click("text=Clock")
+    page.wait_for_function("document.getElementById('clock').textContent.endsWith('ms ago')", timeout=5000)
     page.click("text=Guest book (Flask)")
     assert "You are demo." in page.inner_text("main")
     page.fill("input[name=line]", "I was here")
