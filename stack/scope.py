@@ -1,14 +1,12 @@
 """``when``: the requests that a layer is for; all others pass it by.
 
-A pattern of ``paths`` and ``except`` starts with a slash. ``*`` stands for anything within
-one segment; ``/*`` at the end for the path itself and everything below it; ``**`` for any
-number of segments. Patterns are compared with the canonical path, relative to where the
-stack is mounted. A path that can be read in two ways is answered with 400.
+The patterns of ``paths``, ``except`` and ``hosts`` are those of :mod:`lamella.stack.kernel.patterns`,
+compared with the canonical path, relative to where the stack is mounted. A path that can be read
+in two ways is answered with 400.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,7 @@ from lamella.stack.kernel.environ import direct
 from lamella.stack.kernel.errors import BadRequestError, ConfigError
 from lamella.stack.kernel.http import is_token, parse_host
 from lamella.stack.kernel.paths import canonical_path
+from lamella.stack.kernel.patterns import compile_paths, host_matcher, is_host_pattern, is_path_pattern
 from lamella.stack.kernel.response import refuse
 
 if TYPE_CHECKING:
@@ -44,10 +43,12 @@ class When:
                 raise ConfigError("when", name, "the keys " + ", ".join(_KEYS))
         if not scope:
             raise ConfigError("when", {}, "at least one of " + ", ".join(_KEYS))
-        self.paths = _list(scope, "paths", _is_pattern, 'a list of paths such as "/api/*"')
-        self.excluded = _list(scope, "except", _is_pattern, 'a list of paths such as "/api/*"')
+        self.paths = _list(scope, "paths", is_path_pattern, 'a list of paths such as "/api/*"')
+        self.excluded = _list(scope, "except", is_path_pattern, 'a list of paths such as "/api/*"')
         self.methods = _list(scope, "methods", _is_method, 'a list of methods in capitals, such as "GET"')
-        self.hosts = _list(scope, "hosts", _is_host, 'a list of hosts such as "shop.example" or "*.shop.example"')
+        self.hosts = _list(
+            scope, "hosts", is_host_pattern, 'a list of hosts such as "shop.example" or "*.shop.example"'
+        )
 
     def as_dict(self) -> dict[str, list[str]]:
         """Return the scope as it is written."""
@@ -155,17 +156,8 @@ def _list(scope: dict[str, Any], name: str, check: Callable[[str], bool], expect
     return items
 
 
-def _is_pattern(text: str) -> bool:
-    return text.startswith("/") and not re.search(r"//|/\.{1,2}(?=/|\Z)|[\\\x00-\x1f\x7f?#]|\*\*\*", text)
-
-
 def _is_method(text: str) -> bool:
     return is_token(text) and text == text.upper()
-
-
-def _is_host(text: str) -> bool:
-    host = parse_host(text.removeprefix("*."))
-    return host is not None and host.port is None and "*" not in text.removeprefix("*.")
 
 
 def _method_test(methods: tuple[str, ...]) -> Callable[[WSGIEnvironment], bool]:
@@ -179,8 +171,8 @@ def _method_test(methods: tuple[str, ...]) -> Callable[[WSGIEnvironment], bool]:
 
 
 def _path_test(paths: tuple[str, ...], excluded: tuple[str, ...]) -> Callable[[WSGIEnvironment], bool]:
-    wanted = _regex(paths).fullmatch if paths else None
-    unwanted = _regex(excluded).fullmatch if excluded else None
+    wanted = compile_paths(paths).fullmatch if paths else None
+    unwanted = compile_paths(excluded).fullmatch if excluded else None
 
     def in_paths(environ: WSGIEnvironment) -> bool:
         # The mount itself has an empty path: for a pattern it is "/", as a server would send it.
@@ -192,30 +184,8 @@ def _path_test(paths: tuple[str, ...], excluded: tuple[str, ...]) -> Callable[[W
     return in_paths
 
 
-def _regex(patterns: tuple[str, ...]) -> re.Pattern[str]:
-    """Compile the patterns to one expression; no part of it backtracks over another."""
-    return re.compile("|".join(map(_pattern, patterns)), re.DOTALL)
-
-
-def _pattern(text: str) -> str:
-    if text in ("/*", "/**"):
-        return ".*"
-    below = text.endswith(("/*", "/**"))
-    body = text[: text.rindex("/")] if below else text
-    parts = []
-    for piece in re.split(r"(/\*\*(?=/|\Z)|\*+)", body):
-        if piece == "/**":
-            parts.append("(?:/[^/]+)*")
-        elif piece.startswith("*"):
-            parts.append("[^/]*")
-        else:
-            parts.append(re.escape(piece))
-    return "".join(parts) + ("(?:/.*)?" if below else "")
-
-
 def _host_test(hosts: tuple[str, ...]) -> Callable[[WSGIEnvironment], bool]:
-    exact = frozenset(host.lower().removesuffix(".") for host in hosts if not host.startswith("*."))
-    suffixes = tuple(host[1:].lower().removesuffix(".") for host in hosts if host.startswith("*."))
+    is_ours = host_matcher(hosts)
 
     def in_hosts(environ: WSGIEnvironment) -> bool:
         text: str = environ.get("HTTP_HOST", "")
@@ -224,7 +194,6 @@ def _host_test(hosts: tuple[str, ...]) -> Callable[[WSGIEnvironment], bool]:
             if text:
                 raise BadRequestError("the Host header is not a host")
             return False
-        host = parsed.host.removesuffix(".")
-        return host in exact or (bool(suffixes) and host.endswith(suffixes))
+        return is_ours(parsed.host)
 
     return in_hosts

@@ -2,8 +2,17 @@
 
 A path pattern starts with a slash. ``*`` stands for anything within one segment; ``/*`` at
 the end for the path itself and everything below it; ``**`` for any number of segments. It is
-compared with the canonical path. A host pattern is a host, or ``*.`` and a host for all
-below it.
+compared with the canonical path, on segment borders:
+
+=============  ==================================================================
+``/admin/*``   ``/admin``, ``/admin/`` and everything below, not ``/adminx``
+``/*/edit``    ``*`` stands for anything within one segment: ``/notes/edit``
+``/*.css``     also for a part of one: ``/site.css``, not ``/theme/site.css``
+``/**/edit``   ``**`` stands for any number of segments: ``/edit``, ``/a/b/edit``
+``/*``         everything
+=============  ==================================================================
+
+A host pattern is a host, or ``*.`` and a host for all below it.
 """
 
 from __future__ import annotations
@@ -16,17 +25,26 @@ from .errors import ConfigError
 from .http import parse_host
 from .options import strings
 
-__all__ = ["host_matcher", "is_host_pattern", "is_path_pattern", "path_matcher", "read_policies", "specificity"]
+__all__ = [
+    "compile_paths",
+    "host_matcher",
+    "is_host_pattern",
+    "is_path_pattern",
+    "path_matcher",
+    "read_policies",
+    "specificity",
+]
 
 T = TypeVar("T")
 
-_UNCLEAR = re.compile(r"//|/\.{1,2}(?=/|\Z)|[\\\x00-\x1f\x7f?#]|\*\*\*")
+# What the canonical path never has, so that a pattern with it would never match; and what looks like a query.
+_IMPOSSIBLE = re.compile(r"//|/\.{1,2}(?=/|\Z)|[\\?#\x00-\x1f\x7f-\x9f]|%[0-9A-Fa-f]{2}|\*\*\*")
 _WILDCARD = re.compile(r"(/\*\*(?=/|\Z)|\*+)")
 
 
 def is_path_pattern(text: str) -> bool:
     """Tell whether *text* is a path pattern."""
-    return text.startswith("/") and _UNCLEAR.search(text) is None
+    return text.startswith("/") and _IMPOSSIBLE.search(text) is None
 
 
 def path_matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
@@ -36,13 +54,24 @@ def path_matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
         patterns: Any number of path patterns; one of them must match. The mount itself,
             whose canonical path is empty, counts as ``/``.
     """
-    # One expression; no part of it backtracks over another, so it is linear.
-    match = re.compile("|".join(map(_expression, patterns)) or r"(?!)", re.DOTALL).fullmatch
+    match = compile_paths(patterns).fullmatch
 
     def matches(path: str) -> bool:
         return match(path or "/") is not None
 
     return matches
+
+
+def compile_paths(patterns: Iterable[str], *, either_slash: bool = False, ignore_case: bool = False) -> re.Pattern[str]:
+    """Compile path patterns to one expression; no part of it backtracks over another, so it is linear.
+
+    Args:
+        patterns: Any number of them; one must match the whole path.
+        either_slash: ``/admin`` and ``/admin/`` are the same.
+        ignore_case: Letters match in either case.
+    """
+    expressions = [_expression(pattern, either_slash) for pattern in patterns]
+    return re.compile("|".join(expressions) or r"(?!)", re.DOTALL | re.IGNORECASE if ignore_case else re.DOTALL)
 
 
 def specificity(pattern: str) -> tuple[int, int]:
@@ -51,11 +80,12 @@ def specificity(pattern: str) -> tuple[int, int]:
     return (1 if literal == pattern else 0, len(literal))
 
 
-def _expression(text: str) -> str:
+def _expression(text: str, either_slash: bool) -> str:
     if text in ("/*", "/**"):
         return ".*"
     below = text.endswith(("/*", "/**"))
-    body = text[: text.rindex("/")] if below else text
+    end = "(?:/.*)?" if below else "/?" if either_slash else ""
+    body = text[: text.rindex("/")] if below else text.rstrip("/") if either_slash else text
     parts = []
     for piece in _WILDCARD.split(body):
         if piece == "/**":
@@ -64,7 +94,7 @@ def _expression(text: str) -> str:
             parts.append("[^/]*")
         else:
             parts.append(re.escape(piece))
-    return "".join(parts) + ("(?:/.*)?" if below else "")
+    return "".join(parts) + end
 
 
 def read_policies(
@@ -109,8 +139,9 @@ def read_policies(
 
 def is_host_pattern(text: str) -> bool:
     """Tell whether *text* is a host without port, or ``*.`` and a host."""
-    host = parse_host(text.removeprefix("*."))
-    return host is not None and host.port is None
+    name = text.removeprefix("*.")
+    host = parse_host(name)
+    return host is not None and host.port is None and "*" not in name
 
 
 def host_matcher(patterns: Iterable[str]) -> Callable[[str], bool]:

@@ -1,16 +1,7 @@
 """Access rules: who may ask for what. Pure: the layer ``access`` enforces them, ``lamella audit`` lists them.
 
-The first rule that matches decides; where none does, nobody may. A pattern of a path is compared with the
-canonical path, on segment borders:
-
-=============  ==================================================================
-``/admin``     ``/admin`` and ``/admin/``: most apps take one for the other
-``/admin/*``   ``/admin``, ``/admin/`` and everything below, not ``/adminx``
-``/*/edit``    ``*`` stands for anything within one segment: ``/notes/edit``
-``/*.css``     also for a part of one: ``/site.css``, not ``/theme/site.css``
-``/**/edit``   ``**`` stands for any number of segments: ``/edit``, ``/a/b/edit``
-``/*``         everything
-=============  ==================================================================
+The first rule that matches decides; where none does, nobody may. The pattern of a path is one of
+:mod:`lamella.stack.kernel.patterns`; ``/admin`` is for ``/admin/`` too, because most apps take one for the other.
 """
 
 from __future__ import annotations
@@ -23,6 +14,7 @@ from typing import NamedTuple, Required, TypedDict
 from .errors import ConfigError
 from .http import HostPort, is_token, parse_host
 from .keys import Identity
+from .patterns import compile_paths, is_host_pattern, is_path_pattern
 
 __all__ = ["ANONYMOUS", "AUTHENTICATED", "Rule", "RuleTable", "bare_host", "first_match", "parse_rules"]
 
@@ -32,8 +24,6 @@ ANONYMOUS = "anonymous"
 AUTHENTICATED = "authenticated"
 
 _KEYS = ("path", "methods", "hosts", "scheme", "allow")
-# What the canonical path never has, so that a pattern with it would never match.
-_IMPOSSIBLE = re.compile(r"//|/\.{1,2}(?=/|\Z)|[\\;?#\x00-\x1f\x7f-\x9f]|%[0-9A-Fa-f]{2}|\*\*\*")
 _BAD_ROLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -148,7 +138,7 @@ def _parse(where: str, table: Mapping[str, object], ignore_case: bool) -> Rule:
     if "allow" not in table:
         raise ConfigError(where, dict(table), 'a rule with allow = "anonymous", "authenticated" or roles')
     path = table.get("path", "/*")
-    if not isinstance(path, str) or not path.startswith("/") or _IMPOSSIBLE.search(path) is not None:
+    if not isinstance(path, str) or not is_path_pattern(path) or ";" in path:
         expected = (
             'a decoded path such as "/admin/*", that begins with one slash and has no ";", "?", "#" or dot segment'
         )
@@ -161,7 +151,7 @@ def _parse(where: str, table: Mapping[str, object], ignore_case: bool) -> Rule:
         url_schemes,
         auth_schemes,
         _allow(f"{where}.allow", table["allow"]),
-        re.compile(_expression(path), re.DOTALL | re.IGNORECASE if ignore_case else re.DOTALL),
+        compile_paths([path], either_slash=True, ignore_case=ignore_case),
         ignore_case,
     )
 
@@ -195,7 +185,7 @@ def _hosts(where: str, value: object) -> tuple[str, ...] | None:
     hosts = []
     for item in _list(where, value, expected):
         parsed = parse_host(item.removeprefix("*."))
-        if parsed is None or parsed.port is not None:
+        if parsed is None or not is_host_pattern(item):
             raise ConfigError(where, item, expected)
         hosts.append(("." if item.startswith("*.") else "") + bare_host(parsed))
     if not hosts:
@@ -225,23 +215,6 @@ def _allow(where: str, value: object) -> frozenset[str]:
         if near and near[0] != name:
             raise ConfigError(where, name, f'"{near[0]}", if that is meant')
     return frozenset(names)
-
-
-def _expression(path: str) -> str:
-    """The regular expression of a pattern; no part of it backtracks over another one's segments."""
-    if path in ("/*", "/**"):
-        return "/.*"
-    below = path.endswith(("/*", "/**"))
-    body = path[: path.rindex("/")] if below else path.rstrip("/")
-    parts = []
-    for piece in re.split(r"(/\*\*(?=/|\Z)|\*+)", body):
-        if piece == "/**":
-            parts.append("(?:/[^/]+)*")
-        elif piece.startswith("*"):
-            parts.append("[^/]*")
-        else:
-            parts.append(re.escape(piece))
-    return "".join(parts) + ("(?:/.*)?" if below else "/?")
 
 
 # --- rules that can never match -----------------------------------------------------------------
