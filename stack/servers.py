@@ -252,7 +252,7 @@ def command(
         variables["LAMELLA_THREADS"] = str(threads)
         words = [sys.executable, "-m", "uvicorn", *_one_address(name, binds[0], fd="--fd"), "--workers", str(workers)]
         # Who may say X-Forwarded-* is for the layer `proxy` to decide; the stack has an access log of its own.
-        words += ["--interface", "asgi3", "--lifespan", "off", "--ws", "none", "--no-proxy-headers", "--no-access-log"]
+        words += ["--interface", "asgi3", "--lifespan", "on", "--ws", "none", "--no-proxy-headers", "--no-access-log"]
         words += ["--timeout-graceful-shutdown", f"{GRACE_SECONDS:g}", "lamella.stack.wsgi:asgi"]
     else:
         words = [_uwsgi(), *(word for bind in binds for word in ("--http-socket", _any_address(bind, "")))]

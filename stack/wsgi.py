@@ -31,11 +31,39 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     made = globals()["application"] = globals().get("application") or load_application()
     if name == "asgi":
-        from lamella.stack.kernel.errors import import_extra
-
-        threads = int(os.environ.get("LAMELLA_THREADS", "8"))
-        made = globals()["asgi"] = import_extra("a2wsgi", "asgi").WSGIMiddleware(made, workers=threads)
+        made = globals()["asgi"] = _for_asgi(made)
     return made
+
+
+def _for_asgi(stack: Stack) -> Any:
+    """Return the stack as an ASGI application."""
+    from lamella.stack.kernel.errors import import_extra
+
+    inner = import_extra("a2wsgi", "asgi").WSGIMiddleware(stack, workers=int(os.environ.get("LAMELLA_THREADS", "8")))
+
+    async def asgi(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await inner(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await _shut_down()
+            await send({"type": "lifespan.shutdown.complete"})
+        else:  # a websocket: there are none, and ASGI refuses one by closing it
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})
+
+    return asgi
+
+
+async def _shut_down() -> None:
+    """End the ASGI apps that are mounted: uvicorn leaves by a signal, and Python calls nothing at such an exit."""
+    import asyncio
+
+    bridge = sys.modules.get("lamella.apps._asgi_loop")
+    if bridge is not None:
+        await asyncio.to_thread(bridge.close_loop)
 
 
 def load_application() -> Stack:
