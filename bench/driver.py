@@ -19,19 +19,20 @@ WORKER = BENCH / "worker.py"
 
 
 class Effort(NamedTuple):
-    """How much is done: seconds of a round, rounds, fresh processes of what is measured once."""
+    """How much is done: seconds of a round, rounds, fresh processes of what is measured once; and all columns."""
 
     seconds: float
     rounds: int
     processes: int
+    all: bool
 
 
-FULL = Effort(0.02, 15, 7)
-QUICK = Effort(0.008, 7, 3)
+FULL = Effort(0.02, 15, 5, True)
+QUICK = Effort(0.008, 5, 2, False)
 
 
 class Result(NamedTuple):
-    """One case: median and spread (the distance between the quartiles) of the time, in the group's unit; memory in MB."""
+    """One case: median and spread (between the quartiles) of its time, in the group's unit; memory in MB."""
 
     median: float
     spread: float
@@ -52,6 +53,8 @@ def run(module: str, group: Group, effort: Effort) -> Results:
     """Measure all cases of a group, column by column, so that the rows are compared under the same conditions."""
     results: Results = {row: {} for row in group.cases}
     for column in group.columns:
+        if column in group.slow and not effort.all:
+            continue
         rows = [row for row, columns in group.cases.items() if column in columns]
         measured = (_once if group.once else _in_turns)(module, group, rows, column, effort)
         factor = {"us": 1e6, "ms": 1e3}[group.unit]
@@ -70,8 +73,10 @@ def _summary(samples: list[tuple[float, float]], factor: float) -> Result:
     return Result(statistics.median(times), spread, statistics.median(memory for _, memory in samples))
 
 
-def _start(stack: ExitStack, module: str, group: Group, row: str, column: str, effort: Effort) -> subprocess.Popen[str]:
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lamella-bench-"))
+def _start(
+    stack: ExitStack, module: str, group: Group, row: str, column: str, effort: Effort, folder: str = ""
+) -> subprocess.Popen[str]:
+    folder = folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="lamella-bench-"))
     process = subprocess.Popen(
         [sys.executable, str(WORKER), module, group.name, row, column, str(effort.seconds), folder],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables(),
@@ -93,13 +98,16 @@ def _ready(process: subprocess.Popen[str], what: str) -> None:
     Raises:
         SystemExit: It could not be, or does not do its duty.
     """
-    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     if process.stdout.readline() != "ready\n":
         raise SystemExit(f"{what}:\n{process.stderr.read()}")
 
 
 def _sample(process: subprocess.Popen[str], what: str) -> tuple[float, float]:
-    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     process.stdin.write("round\n")
     process.stdin.flush()
     line = process.stdout.readline()
@@ -125,12 +133,13 @@ def _in_turns(module: str, group: Group, rows: list[str], column: str, effort: E
 def _once(module: str, group: Group, rows: list[str], column: str, effort: Effort) -> dict[str, list[Any]]:
     """A fresh process for every sample; one more that is not counted fills the disk's cache."""
     samples: dict[str, list[Any]] = {row: [] for row in rows}
-    for number in range(effort.processes + 1):
-        for row in random.sample(rows, len(rows)):
-            with ExitStack() as stack:
-                process = _start(stack, module, group, row, column, effort)
-                _ready(process, f"{group.name}: {row}, {column}")
-                sample = _sample(process, f"{group.name}: {row}, {column}")
-            if number:
-                samples[row].append(sample)
+    with tempfile.TemporaryDirectory(prefix="lamella-bench-") as folder:  # 100,000 files are not made each time
+        for number in range(effort.processes + 1):
+            for row in random.sample(rows, len(rows)):
+                with ExitStack() as stack:
+                    process = _start(stack, module, group, row, column, effort, folder)
+                    _ready(process, f"{group.name}: {row}, {column}")
+                    sample = _sample(process, f"{group.name}: {row}, {column}")
+                if number:
+                    samples[row].append(sample)
     return samples

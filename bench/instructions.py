@@ -64,8 +64,8 @@ def count(python: str = sys.executable) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "out"
         command = [
-            valgrind, "--tool=callgrind", f"--callgrind-out-file={out}", "--dump-before=getppid", "--zero-before=getppid",
-            python, "-X", "frozen_modules=on", "-W", "ignore", __file__, "--cases", temporary,
+            valgrind, "--tool=callgrind", f"--callgrind-out-file={out}", "--dump-before=getppid",
+            "--zero-before=getppid", python, "-X", "frozen_modules=on", "-W", "ignore", __file__, "--cases", temporary,
         ]  # fmt: skip
         # Where instructions depend on addresses or hashes, they are the same each time.
         fixed = shutil.which("setarch")

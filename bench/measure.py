@@ -45,6 +45,7 @@ class Group(NamedTuple):
         unit: ``us``, ``ms``: of the times shown.
         once: The cases are functions that are called in a fresh process each time.
         note: A sentence below the table.
+        slow: Columns that ``--quick`` leaves out.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Group(NamedTuple):
     unit: str = "us"
     once: bool = False
     note: str = ""
+    slow: tuple[str, ...] = ()
 
     @property
     def columns(self) -> list[str]:

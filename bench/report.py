@@ -15,8 +15,8 @@ from measure import Group
 from promises import promises
 
 PEERS = (
-    "WebOb", "Falcon", "Flask", "Flask-Cors", "Flask-HTTPAuth", "Werkzeug", "Django", "whitenoise", "django-cors-headers",
-    "Beaker", "Paste", "wsgicors", "itsdangerous", "gunicorn", "granian", "waitress",
+    "WebOb", "Falcon", "Flask", "Flask-Cors", "Flask-HTTPAuth", "Werkzeug", "Django", "whitenoise",
+    "django-cors-headers", "Beaker", "Paste", "wsgicors", "itsdangerous", "gunicorn", "granian", "waitress",
 )  # fmt: skip
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lamella.stack.statements import Expectation
     from lamella.stack.testing import Response
 
-__all__ = ["describe", "run_expectation", "run_expectations"]
+__all__ = ["describe", "expectation_environ", "run_expectation", "run_expectations"]
 
 
 def run_expectations(stack: Stack) -> list[Problem]:
@@ -42,7 +42,7 @@ def run_expectation(stack: Any, expectation: Expectation) -> list[str]:
     """
     from lamella.stack.testing import call
 
-    response = call(stack, _request(expectation), keep_error=True)
+    response = call(stack, expectation_environ(expectation), keep_error=True)
     if response.error is not None:
         return [f"raised {type(response.error).__name__}: {response.error}"]
     return [
@@ -52,8 +52,8 @@ def run_expectation(stack: Any, expectation: Expectation) -> list[str]:
     ]
 
 
-def _request(expectation: Expectation) -> dict[str, Any]:
-    """The environ of the request."""
+def expectation_environ(expectation: Expectation) -> dict[str, Any]:
+    """Return the environ of its request."""
     from lamella.stack.kernel.environ import header_key
     from lamella.stack.testing import environ
 

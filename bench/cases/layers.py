@@ -383,6 +383,7 @@ OWN: dict[str, Build] = {
     "context": _other("context", "ContextMiddleware"),
 }
 
+_BUSY = ("access_log", "basic_auth", "cors, actual", "cors, preflight", "dispatch", "session, read", "session, write")
 _NOTE = "The times include the bare application."
 GROUPS = [
     Group("bare", "Bare application", {"bare": {"hello": _bare}}, "bare"),
@@ -390,7 +391,7 @@ GROUPS = [
         "session",
         "Session layer alone",
         {
-            "bare": {column: _bare for column in ("untouched", "read", "write")},
+            "bare": dict.fromkeys(("untouched", "read", "write"), _bare),
             "lamella": {column: _sessions(column) for column in ("untouched", "read", "write")},
             "itsdangerous, lazy, by hand": {column: _itsdangerous(column) for column in ("untouched", "read", "write")},
             "Beaker, cookie": {column: _beaker(column) for column in ("untouched", "read", "write")},
@@ -404,7 +405,11 @@ GROUPS = [
         {
             "bare": {"actual": _bare, "no origin": _bare},
             "lamella": {"actual": _cors(**_ACTUAL), "no origin": _cors(), "preflight": _cors(**_PREFLIGHT)},
-            "wsgicors": {"actual": _wsgicors(**_ACTUAL), "no origin": _wsgicors(), "preflight": _wsgicors(**_PREFLIGHT)},
+            "wsgicors": {
+                "actual": _wsgicors(**_ACTUAL),
+                "no origin": _wsgicors(),
+                "preflight": _wsgicors(**_PREFLIGHT),
+            },
         },
         "lamella",
         note=_NOTE,
@@ -424,7 +429,11 @@ GROUPS = [
     Group(
         "log",
         "Access log, one write for each line",
-        {"bare": {"to a file": _bare}, "lamella": {"to a file": _access_log}, "Paste TransLogger": {"to a file": _translogger}},
+        {
+            "bare": {"to a file": _bare},
+            "lamella": {"to a file": _access_log},
+            "Paste TransLogger": {"to a file": _translogger},
+        },
         "lamella",
         note=_NOTE,
     ),
@@ -455,8 +464,7 @@ GROUPS = [
     Group(
         "idle",
         "Layers that have nothing to do",
-        {"bare": {"us": _bare}, **{name: {"us": OWN[name]} for name in OWN if name.partition(",")[0] not in (
-            "access_log", "basic_auth", "dispatch", "session", "static") and name not in ("cors, actual", "cors, preflight")}},
+        {"bare": {"hello": _bare}, **{name: {"hello": OWN[name]} for name in OWN if name not in _BUSY}},
         "bare",
     ),
 ]  # fmt: skip

@@ -20,6 +20,7 @@ def _patterns(number: int) -> list[str]:
 def _lamella(answer: str) -> Callable[[int], Any]:
     def make(number: int) -> Any:
         import webob
+
         from lamella.apps.router import Response, Router
 
         respond = {"webob": webob.Response, "own": Response, "text": str}[answer]
@@ -162,5 +163,6 @@ GROUPS = [
         "lamella, view returns webob.Response",
         unit="ms",
         once=True,
+        slow=("10,000", "2,000"),
     ),
 ]  # fmt: skip

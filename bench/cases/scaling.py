@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import scene
-from cases.layers import LazySession, bare
 from measure import Build, Group, Subject
+
+from cases.layers import LazySession, bare
 
 LAYERS = (1, 5, 10, 20, 40)
 BYTES = (100, 500, 1_000, 2_000, 3_800)

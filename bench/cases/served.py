@@ -38,7 +38,7 @@ GROUPS = [
     Group(
         "served",
         "Served: the server's processor time for each request, session read",
-        {name: {server: None for server in SERVERS} for name in APPS},  # type: ignore[misc]
+        {name: dict.fromkeys(SERVERS) for name in APPS},  # type: ignore[misc]
         "bare application",
     ),
     Group(
@@ -77,8 +77,9 @@ def __getattr__(name: str) -> Any:
 
         return StaticMiddleware(bare, root=folder / "static", prefix="/static")
     if name == "whitenoise_files":
-        from cases.layers import bare
         from whitenoise import WhiteNoise
+
+        from cases.layers import bare
 
         return WhiteNoise(bare, root=str(folder / "static"), prefix="/static/")
     raise AttributeError(name)
@@ -99,8 +100,8 @@ def _command(server: str, app: str, port: int) -> list[str]:
         return [str(bin / "gunicorn"), "-b", f"127.0.0.1:{port}", "-w", "1", "-k", "gthread", "--threads", "4",
                 "--log-level", "error", "--chdir", str(BENCH), app]  # fmt: skip
     if server == "granian":
-        return [str(bin / "granian"), "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-                "--no-ws", "--log-level", "error", app]  # fmt: skip
+        return [str(bin / "granian"), "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port),
+                "--workers", "1", "--no-ws", "--log-level", "error", app]  # fmt: skip
     return [str(bin / "waitress-serve"), "--listen", f"127.0.0.1:{port}", "--threads", "4", app]
 
 

@@ -75,7 +75,8 @@ class Log:
     def process_response(self, req: Any, resp: Any, resource: Any, ok: bool) -> None:
         self.logger.info(
             '%s - %s "%s %s" %s "%s"',
-            req.remote_addr, getattr(req.context, "user", "-"), req.method, req.relative_uri, resp.status, req.user_agent,
+            req.remote_addr, getattr(req.context, "user", "-"), req.method, req.relative_uri, resp.status,
+            req.user_agent,
         )  # fmt: skip
 
 

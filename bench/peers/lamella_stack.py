@@ -8,6 +8,7 @@ from typing import Any
 
 import scene
 import webob
+
 from lamella.apps.router import Request, Response, Router
 from lamella.stack import load
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "show": ("show", "Draw the pipeline, every option with its origin."),
     "trace": ("trace", "Send one request through the stack, layer by layer."),
     "headers": ("trace", "Print which layer sets which header, for every kind of answer."),
+    "bench": ("bench", "Measure what each layer costs."),
     "audit": ("audit", "List who may ask for what."),
     "routes": ("routes", "List the routes of every router in the stack."),
     "cors": ("cors", "Print what each origin may do."),

@@ -23,13 +23,20 @@ __all__ = ["command"]
     "--workers", default=1, metavar="N", type=click.IntRange(1, 512), help="Check for so many processes, too."
 )
 @click.option("--no-apps", is_flag=True, help="Do not import the applications, and run no expectation.")
-def command_check(stack_file: str, profile: str | None, as_json: bool, workers: int, no_apps: bool) -> None:
+@click.option("--budget", is_flag=True, help="Measure the layers that [budget] names, too.")
+def command_check(
+    stack_file: str, profile: str | None, as_json: bool, workers: int, no_apps: bool, budget: bool
+) -> None:
     """Check, show, exit."""
     from lamella.stack.check import check
 
     add_folder_to_path(stack_file)
     with output_aside(drop=True):
         report = check(stack_file, profile, import_apps=not no_apps, workers=workers)
+        if budget and not no_apps and report.stack is not None and not report.errors:
+            from lamella.stack.bench import check_budget
+
+            report.problems += check_budget(report.stack)
     if as_json:
         problems = [problem.as_dict() for problem in report.problems]
         click.echo(json.dumps({"exit_code": report.exit_code, "problems": problems}, indent=2))

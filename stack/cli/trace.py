@@ -9,7 +9,7 @@ import click
 
 from .common import console, load_or_fail, output_aside, stack_options
 
-__all__ = ["command"]
+__all__ = ["command", "request_of"]
 
 
 @click.command("trace", help="Send one request through the stack, and show what each layer does to it.")
@@ -35,7 +35,7 @@ def command_trace(
     """Load, send, show; exit code 1 where an exception reached the server."""
     from lamella.stack.trace import trace
 
-    stack, request = load_or_fail(stack_file, profile), _request(method, path, headers, data)
+    stack, request = load_or_fail(stack_file, profile), request_of(method, path, headers, data)
     with output_aside():
         traced = trace(stack, request, blocks=blocks)
     if as_json:
@@ -69,7 +69,7 @@ def command_headers(stack_file: str, profile: str | None, path: str, headers: tu
         click.echo(matrix.text())
 
 
-def _request(method: str, path: str, headers: tuple[str, ...], data: str) -> dict[str, Any]:
+def request_of(method: str, path: str, headers: tuple[str, ...], data: str) -> dict[str, Any]:
     """The environ of the request."""
     from lamella.stack.kernel.http import is_token
     from lamella.stack.testing import environ
