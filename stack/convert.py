@@ -11,140 +11,38 @@ import collections.abc
 import os
 import re
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from copy import copy
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from lamella.stack.hints import (
+    MAPPINGS,
+    SEQUENCES,
+    SETS,
+    WORDS,
+    describe,
+    members,
+    rank,
+    takes_secret,
+    takes_table,
+    toml_text,
+)
 from lamella.stack.kernel import options as kinds
 from lamella.stack.kernel.asgi import as_wsgi
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.options import Kind, Secret
+from lamella.stack.outside import EXTERNAL, SOURCES, Text, is_external, number, read_source, read_text, shown
 from lamella.stack.problems import UnresolvedError, did_you_mean
 from lamella.stack.references import import_attribute, is_reference
 from lamella.stack.signatures import Parameter, is_typed_dict, marks, typed_dict
 
-__all__ = [
-    "BAD",
-    "Converter",
-    "Text",
-    "describe",
-    "is_external",
-    "toml_text",
-]
+__all__ = ["BAD", "Converter"]
 
 #: What a refused value is converted to; its problem has been reported.
 BAD: Any = type("Bad", (), {"__repr__": lambda self: "BAD", "__slots__": ()})()
-_EXTERNAL = frozenset({"env", "file", "insecure", "default"})
-_SEQUENCES = (
-    list,
-    collections.abc.Sequence,
-    collections.abc.MutableSequence,
-    collections.abc.Iterable,
-    collections.abc.Collection,
-    collections.abc.Container,
-)
-_SETS = (set, frozenset, collections.abc.Set, collections.abc.MutableSet)
-_MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
-_TRUTH = {"true": True, "1": True, "false": False, "0": False}
-
-
-# --- annotations in words -----------------------------------------------------------------------
-
-_WORDS = {
-    "duration": 'a duration such as "30m"',
-    "size": 'a size such as "10 MiB"',
-    "cidr": 'a network such as "10.0.0.0/8"',
-    "regex": "a regular expression",
-    "path": "a path",
-    "output": '"-" (standard output), "stderr" or a path',
-    "secret": '{ env = "NAME" } or { file = "path" }',
-    "reference": 'a reference such as "package.module:attribute"',
-    "app": 'an app ("module:attribute" or "@sub-stack")',
-}
-_PLAIN = {str: "text", bytes: "text", bool: "true or false", int: "a whole number", float: "a number"}
-
-
-def describe(hint: Any) -> str:
-    """Return what *hint* accepts in a stack file, as the end of "expected …"."""
-    words = list(dict.fromkeys(_describe(hint)))
-    return " or ".join(words) or "nothing that a stack file can say"
-
-
-def _describe(hint: Any) -> Iterator[str]:
-    origin = get_origin(hint)
-    if origin is Annotated:
-        for mark in hint.__metadata__:
-            if isinstance(mark, Kind):
-                yield _WORDS.get(mark.name, mark.name)
-                return
-        yield from _describe(hint.__origin__)
-    elif origin in (Union, types.UnionType):
-        for member in get_args(hint):
-            yield from _describe(member)
-    elif origin is Literal:
-        yield "one of " + ", ".join(toml_text(value) for value in get_args(hint) if value is not None)
-    elif origin is tuple and Ellipsis not in get_args(hint):
-        yield f"a list of {len(get_args(hint))} values"
-    elif origin in _SEQUENCES or origin in _SETS or origin is tuple:
-        inner = [member for member in get_args(hint) if member is not Ellipsis]
-        yield f"a list of {_plural(inner[0])}" if inner and inner[0] is not Any else "a list"
-    elif hint in _SEQUENCES or hint in _SETS or hint is tuple:
-        yield "a list"
-    elif origin in _MAPPINGS or hint in _MAPPINGS or is_typed_dict(hint):
-        yield "a table"
-    elif hint in _PLAIN:
-        yield _PLAIN[hint]
-    elif hint is type(None) or hint is None:
-        return
-    elif origin is collections.abc.Callable or hint is collections.abc.Callable:
-        yield _WORDS["reference"]
-    elif hint is Any or hint is object:
-        yield "any value"
-    else:
-        yield f"a value of type {getattr(hint, '__name__', hint)}"
-
-
-def _plural(hint: Any) -> str:
-    if "secret" in marks(hint):
-        return "them"
-    return {str: "text", int: "whole numbers", float: "numbers"}.get(hint) or describe(hint)
-
-
-def toml_text(value: object) -> str:
-    """Show a value as a stack file would have it, on one short line."""
-    if isinstance(value, bool):
-        text = "true" if value else "false"
-    elif isinstance(value, str):
-        text = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    elif isinstance(value, list):
-        text = "[" + ", ".join(map(toml_text, value)) + "]"
-    elif isinstance(value, dict):
-        text = "{ " + ", ".join(f"{key} = {toml_text(inner)}" for key, inner in value.items()) + " }" if value else "{}"
-    else:
-        text = str(value)
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return text if len(text) <= 60 else text[:59] + "…"
 
 
 # --- values -------------------------------------------------------------------------------------
-
-
-def is_external(value: object) -> bool:
-    """Tell whether *value* is ``{ env = … }``, ``{ file = … }`` or ``{ insecure = … }``."""
-    return isinstance(value, dict) and value.keys() <= _EXTERNAL and len(value.keys() - {"default"}) > 0
-
-
-class Text(str):
-    """Text from outside the file: a number or a truth value may be written in it."""
-
-    #: Where it comes from, such as ``env PORT``; then it is not shown.
-    source = ""
-
-    @classmethod
-    def of(cls, text: str, source: str) -> Text:
-        """Return *text* from *source*."""
-        made = cls(text)
-        made.source = source
-        return made
 
 
 Report = Callable[["tuple[str | int, ...]", str, str, bool], None]
@@ -209,14 +107,14 @@ class Converter:
             return self._union(value, get_args(hint), hint, path, secret)
         if origin is Literal:
             return self._literal(value, hint, path)
-        if origin in _SEQUENCES or hint in _SEQUENCES:
+        if origin in SEQUENCES or hint in SEQUENCES:
             return self._list(value, hint, get_args(hint)[:1] or (Any,), path, secret)
-        if origin in _SETS or hint in _SETS:
+        if origin in SETS or hint in SETS:
             made = self._list(value, hint, get_args(hint)[:1] or (Any,), path, secret)
             return made if made is BAD else (set(made) if set in (origin, hint) else frozenset(made))
         if origin is tuple or hint is tuple:
             return self._tuple(value, hint, path, secret)
-        if origin in _MAPPINGS or hint in _MAPPINGS:
+        if origin in MAPPINGS or hint in MAPPINGS:
             return self._mapping(value, hint, path, secret)
         if is_typed_dict(hint):
             return self._table(value, hint, path, secret)
@@ -238,7 +136,7 @@ class Converter:
             hint_text = next(filter(None, (did_you_mean(name, ("env", "file", "insecure")) for name in value)), "")
         if "secret" in marks(hint):
             return self._bad(path, f"expected {describe(hint)}{hint_text}")
-        return self._bad(path, f"expected {describe(hint)}, not {_shown(value)}{hint_text}")
+        return self._bad(path, f"expected {describe(hint)}, not {shown(value)}{hint_text}")
 
     def _literal_secret(self, path: tuple[str | int, ...]) -> Any:
         return self._bad(
@@ -252,19 +150,19 @@ class Converter:
         """Tell a value from outside, also a misspelt one, from a table that the option takes."""
         if is_external(value):
             return True
-        if not value.keys() & {"env", "file", "insecure"}:
+        if not value.keys() & SOURCES:
             return False
-        return not _takes_table(hint)
+        return not takes_table(hint)
 
     def _external(self, value: dict[str, Any], hint: Any, path: tuple[str | int, ...], secret: bool) -> Any:
-        for name in value.keys() - _EXTERNAL:
+        for name in value.keys() - EXTERNAL:
             self._bad(
-                (*path, name), f"a value from outside has no key `{name}`{did_you_mean(name, _EXTERNAL)}", key=True
+                (*path, name), f"a value from outside has no key `{name}`{did_you_mean(name, EXTERNAL)}", key=True
             )
-        sources = sorted(value.keys() & {"env", "file", "insecure"})
+        sources = sorted(value.keys() & SOURCES)
         if len(sources) > 1:
             return self._bad(path, "one of env, file and insecure, not several: " + ", ".join(sources))
-        if value.keys() - _EXTERNAL:
+        if value.keys() - EXTERNAL:
             return BAD
         source = sources[0]
         secret = secret or "secret" in marks(hint)
@@ -292,33 +190,21 @@ class Converter:
 
     def _read(self, source: str, named: str, path: tuple[str | int, ...], has_default: bool) -> Any:
         """Return the text, None where it is absent and there is a default."""
-        if source == "insecure":
-            return named
-        if source == "env":
-            text = os.environ.get(named)
-            if text is None and not has_default:
-                return self._bad(path, f"the environment variable {named} is not set", "references")
-            return text
         try:
-            with open(os.path.join(self._folder, named), encoding="utf-8", newline="") as file:
-                text = file.read()
-        except FileNotFoundError:
-            if has_default:
-                return None
-            return self._bad(path, f"there is no file {named}", "references")
-        except UnicodeDecodeError:
-            return self._bad(path, f"the file {named} is not UTF-8", "references")
-        except OSError as error:
-            return self._bad(path, f"the file {named} cannot be read: {error.strerror}", "references")
-        # The line end that an editor or `echo` leaves is no part of the value.
-        return text.removesuffix("\n").removesuffix("\r")
+            text = read_source(source, named, self._folder)
+        except UnresolvedError as error:
+            return self._bad(path, str(error), "references")
+        if text is None and not has_default:
+            missing = f"the environment variable {named} is not set" if source == "env" else f"there is no file {named}"
+            return self._bad(path, missing, "references")
+        return text
 
     def _secret(self, text: str, hint: Any, source: str, path: tuple[str | int, ...]) -> Any:
         """Wrap a secret; where the option takes only a list of them, in a list."""
         made = Secret(text, source)
-        if _takes_secret(hint):
+        if takes_secret(hint):
             return made
-        if any(get_origin(one) in (*_SEQUENCES, tuple) for one in _members(hint)):
+        if any(get_origin(one) in (*SEQUENCES, tuple) for one in members(hint)):
             return [made]
         return self.convert(Text.of(text, source), hint, path, secret=True)
 
@@ -340,20 +226,12 @@ class Converter:
         """The first member that takes the value, those with a mark first."""
         attempts = []
         first = is_typed_dict if isinstance(value, dict) else lambda hint: False
-        for member in sorted(members, key=lambda one: -1 if first(one) else _rank(one)):
+        for member in sorted(members, key=lambda one: -1 if first(one) else rank(one)):
             if member is type(None):
                 continue
             mistakes: list[tuple[tuple[str | int, ...], str, str, bool]] = []
-            trial = Converter(
-                lambda *one, to=mistakes: to.append(one),
-                folder=self._folder,
-                sub_stack=self._sub_stack,
-                names=self._names,
-                resolve=self._resolve,
-                check_apps=self._check_apps,
-                notice=self._notice,
-                keep_secret=self._keep_secret,
-            )
+            trial = copy(self)
+            trial._report = lambda *one, to=mistakes: to.append(one)
             made = trial.convert(value, member, path, secret=secret)
             if made is not BAD:
                 return made
@@ -378,7 +256,7 @@ class Converter:
             if isinstance(value, Text) and not isinstance(choice, str) and str(choice).lower() == value.lower():
                 return choice
         near = did_you_mean(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else ""
-        return self._bad(path, f"expected {describe(hint)}, not {_shown(value)}{near}")
+        return self._bad(path, f"expected {describe(hint)}, not {shown(value)}{near}")
 
     def _list(self, value: Any, hint: Any, of: tuple[Any, ...], path: tuple[str | int, ...], secret: bool) -> Any:
         if not isinstance(value, list):
@@ -392,7 +270,7 @@ class Converter:
             made = self._list(value, hint, members[:1] or (Any,), path, secret)
             return made if made is BAD else tuple(made)
         if not isinstance(value, list) or len(value) != len(members):
-            return self._bad(path, f"expected a list of {len(members)} values, not {_shown(value)}")
+            return self._bad(path, f"expected a list of {len(members)} values, not {shown(value)}")
         pairs = enumerate(zip(value, members, strict=True))
         items = [self.convert(inner, member, (*path, i), secret=secret) for i, (inner, member) in pairs]
         return BAD if any(inner is BAD for inner in items) else tuple(items)
@@ -449,22 +327,22 @@ class Converter:
         if kind not in ("duration", "size", "cidr", "regex") or check is None:
             return self.convert(value, hint.__origin__, path)
         if isinstance(value, Text):
-            plain: str | int = _number(str(value)) if kind in ("duration", "size") else str(value)
+            plain: str | int = number(str(value)) if kind in ("duration", "size") else str(value)
         else:
             plain = value
         try:
             check("", plain)
         except ConfigError as error:
-            return self._bad(path, f"expected {error.expected}, not {_shown(value)}")
+            return self._bad(path, f"expected {error.expected}, not {shown(value)}")
         return plain
 
     def _reference(self, value: Any, path: tuple[str | int, ...]) -> Any:
         if not isinstance(value, str):
-            return self._bad(path, f"expected {_WORDS['reference']}, not {_shown(value)}")
+            return self._bad(path, f"expected {WORDS['reference']}, not {shown(value)}")
         if ":" not in value:  # a word that the layer knows, such as "uuid4"
             return str(value)
         if not is_reference(value):
-            return self._bad(path, f"expected {_WORDS['reference']}, not {_shown(value)}")
+            return self._bad(path, f"expected {WORDS['reference']}, not {shown(value)}")
         if not self._resolve:
             return BAD
         try:
@@ -485,7 +363,7 @@ class Converter:
                 + next(filter(None, (did_you_mean(key, ["app"]) for key in value)), ""),
             )
         if not isinstance(value, str) or not (value.startswith("@") or is_reference(value)):
-            return self._bad(path, f"expected {_WORDS['app']}, not {_shown(value)}")
+            return self._bad(path, f"expected {WORDS['app']}, not {shown(value)}")
         if value.startswith("@"):
             if value[1:] not in self._names():
                 hint_text = did_you_mean(value[1:], self._names())
@@ -511,7 +389,7 @@ class Converter:
 
     def _leaf(self, value: Any, hint: Any, path: tuple[str | int, ...]) -> Any:
         if isinstance(value, Text):
-            value = _from_text(value, hint)
+            value = read_text(value, hint)
         if hint is str or hint is bytes:
             if isinstance(value, str):
                 return str(value) if hint is str else value.encode()
@@ -549,61 +427,8 @@ class Converter:
         return self._bad(
             path,
             f"expected a reference to an object of type {getattr(bare, '__name__', bare)}"
-            f' ("package.module:attribute"), not {_shown(value)}',
+            f' ("package.module:attribute"), not {shown(value)}',
         )
-
-
-def _shown(value: Any) -> str:
-    """Show a value on one line; what comes from outside the file by its source."""
-    if isinstance(value, Text) and value.source:
-        return f"the text of {value.source}"
-    return toml_text(value)
-
-
-def _number(text: str) -> str | int:
-    """Text from outside that is all digits is a number."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else text
-
-
-def _from_text(text: Text, hint: Any) -> Any:
-    """Read a number or a truth value out of text from outside."""
-    if hint is bool:
-        return _TRUTH.get(text.lower(), text)
-    if hint in (int, float):
-        try:
-            return hint(str(text))
-        except ValueError:
-            return text
-    return text
-
-
-def _members(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def _takes_secret(hint: Any) -> bool:
-    """Tell whether one secret, not only a list of them, fits."""
-    return any(
-        get_origin(member) is Annotated and any(isinstance(m, Kind) and m.name == "secret" for m in member.__metadata__)
-        for member in _members(hint)
-    )
-
-
-def _takes_table(hint: Any) -> bool:
-    return any(
-        member in (Any, object) or get_origin(member) in _MAPPINGS or member in _MAPPINGS or is_typed_dict(member)
-        for member in _members(hint)
-    )
-
-
-def _rank(hint: Any) -> int:
-    """Order in which the members of a union are tried: the narrow ones first."""
-    if get_origin(hint) is Annotated:
-        marks = [mark.name for mark in hint.__metadata__ if isinstance(mark, Kind)]
-        return 1 if marks and marks[0] not in ("reference",) else 2
-    if get_origin(hint) is Literal:
-        return 0
-    return 9 if hint in (Any, object) else 3
 
 
 def _is_definite(member: Any, value: Any, mistakes: list[Any], path: tuple[str | int, ...]) -> bool:

@@ -121,7 +121,7 @@ class Raw:
 
 def shown(value: Any) -> str:
     """Show a value of the file on one short line."""
-    from lamella.stack.convert import toml_text
+    from lamella.stack.hints import toml_text
 
     return toml_text(value)
 

@@ -22,9 +22,10 @@ from collections.abc import Callable
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
-from lamella.stack.convert import BAD, Converter, Text
+from lamella.stack.convert import BAD, Converter
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.options import Secret
+from lamella.stack.outside import Text
 from lamella.stack.problems import UnresolvedError, did_you_mean
 from lamella.stack.references import layer_class
 from lamella.stack.signatures import REQUIRED, Parameter, signature
