@@ -48,8 +48,14 @@ def server(request: pytest.FixtureRequest, services: Any, tmp_path: Path) -> Ite
     port = services.free_port()
     command = {
         "waitress": ["-c", WAITRESS, f"127.0.0.1:{port}"],
-        "gunicorn": ["-m", "gunicorn", "-k", "gthread", "--threads", "2", "-t", "120", "-b", f"127.0.0.1:{port}"]
-        + ["big:application"],
+        "gunicorn": [
+            "-m",
+            "gunicorn",
+            "--worker-class=gthread",
+            "-t120",
+            f"--bind=127.0.0.1:{port}",
+            "big:application",
+        ],
     }[request.param]
     environment = {
         **os.environ,
