@@ -134,8 +134,9 @@ class Loop:
                         loop.run_forever()
                     except (SystemExit, KeyboardInterrupt) as error:  # of a task that an app made
                         _log.error("a task of an ASGI app raised %s", type(error).__name__, exc_info=error)
+                # Not shutdown_default_executor(): it starts a thread, which a Python that ends refuses (3.12);
+                # the executor's threads are joined by its own exit function.
                 loop.run_until_complete(loop.shutdown_asyncgens())
-                loop.run_until_complete(loop.shutdown_default_executor())
             finally:
                 asyncio.set_event_loop(None)
                 loop.close()

@@ -29,7 +29,7 @@ class RouteRow(NamedTuple):
 def routes(stack: Stack) -> list[RouteRow]:
     """Return the routes of the app and of every mounted app, in the order of the stack file.
 
-    Routers of lamella and of Flask tell their rules; any other app is one line.
+    Routers of lamella, Flask, Quart, Starlette and FastAPI tell their rules; any other app is one line.
 
     Raises:
         ConfigError: A mounted app cannot be imported.
@@ -61,6 +61,8 @@ def app_routes(app: Any, prefix: str, host: str, use: str = "") -> Iterator[Rout
         return
     use = use or (app if isinstance(app, str) else "")
     app = reference("mounts", app)
+    if type(app).__module__ == "lamella.apps.asgi":
+        app = app.app  # the bridge has no routes of its own
     use = use or f"{getattr(app, '__module__', '')}:{getattr(app, '__qualname__', type(app).__qualname__)}"
     rules = getattr(app, "routes", None)
     if isinstance(rules, tuple) and all(hasattr(rule, "pattern") for rule in rules):
@@ -72,5 +74,11 @@ def app_routes(app: Any, prefix: str, host: str, use: str = "") -> Iterator[Rout
         for rule in url_map.iter_rules():
             methods = tuple(sorted(set(rule.methods or ()) - {"HEAD", "OPTIONS"}))
             yield RouteRow(prefix + rule.rule, methods, rule.endpoint, rule.host or host, use)
+        return
+    if isinstance(rules, list) and rules and all(hasattr(rule, "path") and hasattr(rule, "name") for rule in rules):
+        for rule in rules:  # Starlette and FastAPI; a mount or a websocket tells no methods
+            methods = tuple(sorted({*(getattr(rule, "methods", None) or ())} - {"HEAD", "OPTIONS"}))
+            below = "" if hasattr(rule, "methods") else "/…"
+            yield RouteRow(prefix + rule.path + below, methods, rule.name or "", host, use)
         return
     yield RouteRow(f"{prefix}/…", (), "", host, use)

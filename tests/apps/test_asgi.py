@@ -33,11 +33,12 @@ from lamella.middleware.context import ContextMiddleware
 from lamella.middleware.dispatch import DispatchMiddleware
 from lamella.middleware.edge import EdgeMiddleware
 from lamella.middleware.errors import ErrorsMiddleware
-from lamella.stack import Stack, StackFileError, load
+from lamella.stack import Layer, Stack, StackFileError, load
 from lamella.stack.check import check
 from lamella.stack.kernel.asgi import as_wsgi, is_asgi
 from lamella.stack.kernel.context import current
 from lamella.stack.kernel.errors import ConfigError
+from lamella.stack.routes import routes
 from lamella.stack.testing import call as send_request
 from lamella.stack.testing import environ, lint
 from lamella.stack.testing.client import Response
@@ -989,6 +990,18 @@ def test_fastapi_is_right_under_a_prefix() -> None:
     posted = environ("POST", "/shop/form", body=b"a=%C3%A9", content_type="application/x-www-form-urlencoded")
     assert call(stack, posted).body == '{"a":"\u00e9"}'.encode()
     assert call(stack, environ("GET", "/shop/missing")).code == 404
+
+
+def test_its_routes_are_listed() -> None:
+    """``lamella routes`` and ``lamella audit`` see through the bridge."""
+    inner = Starlette(routes=[Route("/c", lambda request: PlainTextResponse("c"), methods=["GET", "POST"])])
+    app = Starlette(routes=[Route("/b/{x}", lambda request: PlainTextResponse("b"), name="b"), Mount("/m", inner)])
+    stack = Stack([Layer("dispatch", mounts={"/a": ASGIApp(app)})], app=app)
+
+    rows = [(row.pattern, row.methods, row.endpoint) for row in routes(stack)]
+
+    assert rows[:2] == [("/a/b/{x}", ("GET",), "b"), ("/a/m/…", (), "")]
+    assert rows[2] == ("/b/{x}", ("GET",), "b")
 
 
 def test_starlette_mounts_below_a_mount() -> None:

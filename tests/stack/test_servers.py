@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from lamella.stack import Stack, load, servers
+from lamella.stack import Stack, StackFileError, load, servers
 from lamella.stack.check import check
 from lamella.stack.cli.check import command_check
 from lamella.stack.cli.run import SERVERS, command_run
@@ -250,6 +253,70 @@ def test_any_layer_can_say_that_it_works_in_one_process_only() -> None:
     assert stack.single_process == {"Counting": "it counts in memory"}
     assert stack.without("edge").single_process == {"Counting": "it counts in memory"}
     assert stack.without("Counting").single_process == {}
+
+
+# --- for servers that take no arguments ---------------------------------------------------------
+
+
+@pytest.fixture
+def module(stack_file: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``lamella.stack.wsgi``, imported anew, with a stack file in its variable."""
+    monkeypatch.setenv("LAMELLA_STACK", str(stack_file))
+    monkeypatch.delitem(sys.modules, "lamella.stack.wsgi", raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return importlib.import_module("lamella.stack.wsgi")
+
+
+def test_the_stack_of_the_variable(module: Any, stack_file: Path) -> None:
+    """It is loaded when it is asked for, once, and what is beside it can be imported."""
+    assert "application" not in vars(module)
+
+    stack = module.application
+
+    assert stack is module.application
+    assert [layer.id for layer in stack] == ["edge"]
+    assert sys.path[0] == str(stack_file.parent)
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = module.nothing
+
+
+def test_the_profile_of_the_variable(module: Any, stack_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is none is an error, as everywhere."""
+    monkeypatch.setenv("LAMELLA_PROFILE", "nowhere")
+
+    with pytest.raises(StackFileError, match="nowhere"):
+        module.load_application()
+
+
+def test_the_stack_as_an_asgi_application(module: Any) -> None:
+    """It answers, takes part in the server's lifespan, and closes a websocket."""
+    pytest.importorskip("a2wsgi")
+
+    def talk(scope: dict[str, Any], *messages: dict[str, Any]) -> list[dict[str, Any]]:
+        waiting, sent = list(messages), []
+
+        async def receive() -> dict[str, Any]:
+            return waiting.pop(0) if waiting else {"type": "http.disconnect"}
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        asyncio.run(module.asgi(scope, receive, send))
+        return sent
+
+    http = {
+        "type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "root_path": "",
+        "http_version": "1.1", "scheme": "http", "headers": [(b"host", b"x.example")],
+        "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1),
+    }  # fmt: skip
+    answer = talk(http, {"type": "http.request", "body": b"", "more_body": False})
+    life = talk({"type": "lifespan"}, {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
+    socket = talk({"type": "websocket"}, {"type": "websocket.connect"})
+
+    assert answer[0]["status"] == 200
+    assert b"Hello world!" in b"".join(message.get("body", b"") for message in answer)
+    assert [message["type"] for message in life] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert socket == [{"type": "websocket.close", "code": 1000}]
 
 
 # --- the command line ---------------------------------------------------------------------------
