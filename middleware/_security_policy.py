@@ -32,6 +32,9 @@ _KEYWORDS = frozenset(
 )
 _UNQUOTED = frozenset({"sandbox", "report-to", "report-uri", "trusted-types"})
 # Section 2.2.1: directive values are visible characters and spaces, without ";" and ",".
+# Section 6.1: what a page may load and run; the rest of the directives is about the page itself.
+_FETCH = frozenset(name for name in _DIRECTIVES if name.partition("-src")[1])
+_HASH = re.compile(r"'sha(?:256|384|512)-[A-Za-z0-9+/_-]+={0,2}'")
 _SOURCE = re.compile(r"[\x21-\x2b\x2d-\x3a\x3c-\x7e]+")
 _FEATURE = re.compile(r"[a-z0-9-]+")
 
@@ -174,13 +177,31 @@ def build_endpoints(option: str, value: Mapping[str, str]) -> str | None:
     return ", ".join(f"{name}={quote_string(address)}" for name, address in value.items())
 
 
+def _is_sealed(policy: str) -> bool:
+    """Tell whether a policy lets nothing in but what it names by its hash, as that of a page of ours does.
+
+    ``'self'`` outside would forbid the page its own inline style, and could not let anything more in.
+    """
+    table = {words[0].lower(): words[1:] for part in policy.split(";") if (words := part.split())}
+    fetched = [source for name, sources in table.items() if name in _FETCH for source in sources or ["'none'"]]
+    hashes = sum(_HASH.fullmatch(source) is not None for source in fetched)
+    return hashes > 0 and "default-src" in table and hashes + fetched.count("'none'") == len(fetched)
+
+
 def merge(headers: Headers, ours: Headers) -> Headers:
     """Add *ours* to the app's *headers*: for each field the stricter value holds.
 
-    A Content-Security-Policy of the app stays beside ours: browsers enforce both. What
-    cannot be compared (Permissions-Policy, Reporting-Endpoints) stays the app's.
+    A Content-Security-Policy of the app stays beside ours: browsers enforce both. Of ours goes what
+    the app's, by hashes, says more exactly. What cannot be compared (Permissions-Policy,
+    Reporting-Endpoints) stays the app's.
     """
     mine = {name.lower(): (name, value) for name, value in ours}
+    if any(name.lower() == "content-security-policy" and _is_sealed(value) for name, value in headers):
+        for policy in ("content-security-policy", "content-security-policy-report-only"):
+            name, value = mine.pop(policy, ("", ""))
+            rest = [part for part in value.split("; ") if part.partition(" ")[0] not in _FETCH]
+            if any(rest):
+                mine[policy] = (name, "; ".join(rest))
     kept: Headers = []
     for name, value in headers:
         lower = name.lower()

@@ -197,3 +197,25 @@ def test_an_unknown_directive_gets_a_suggestion() -> None:
     """A typo in a policy would otherwise be ignored by every browser."""
     with pytest.raises(ConfigError, match="did you mean script-src"):
         SecurityHeadersMiddleware(RecordingApp(), csp={"scirpt-src": ["self"]})
+
+
+@pytest.mark.parametrize(
+    ("inside", "ours"),
+    [
+        pytest.param("default-src 'none'; style-src 'sha256-abc='; base-uri 'none'", True, id="hashes"),
+        pytest.param("default-src 'none'", False, id="nothing"),
+        pytest.param("default-src 'none'; style-src 'self'", False, id="own files"),
+        pytest.param("style-src 'sha256-abc='", False, id="without a default"),
+        pytest.param("default-src 'none'; script-src 'sha256-a=' *", False, id="a star"),
+        pytest.param("default-src 'none'; script-src 'unsafe-inline'", False, id="inline"),
+    ],
+)
+def test_a_page_that_names_its_style_by_hash_keeps_it(inside: str, ours: bool) -> None:
+    """The pages of errors, login and static: ``'self'`` beside their policy would leave them without style."""
+    app = RecordingApp(headers=[TEXT, ("Content-Security-Policy", inside)])
+
+    sent = call(layer(app, csp={"default-src": ["self"], "frame-ancestors": ["none"]}), environ()).headers
+
+    policies = [value for name, value in sent if name == "Content-Security-Policy"]
+    expected = "frame-ancestors 'none'" if ours else "default-src 'self'; frame-ancestors 'none'"
+    assert policies == [inside, expected]
