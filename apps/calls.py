@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import webob.exc
 
 from lamella.stack.kernel.errors import BadRequestError
+from lamella.stack.kernel.response import hook_close
 
-from .hooks import Ending, Scope, call_after, call_before, call_teardown, end_file, find_handler, http_error
+from .hooks import Ending, Scope, call_after, call_before, call_teardown, find_handler, http_error
 from .responses import respond
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ def run(
     if not any(scope.teardown for scope in scopes):
         return body
     wrapper = environ.get("wsgi.file_wrapper")
-    if isinstance(wrapper, type) and isinstance(body, wrapper) and end_file(body, scopes, request):
+    is_file = isinstance(wrapper, type) and isinstance(body, wrapper)
+    # The server's own file wrapper stays what it is, for sendfile, and calls the hooks when it is closed.
+    if is_file and hook_close(body, lambda finished: call_teardown(scopes, request, None)):
         return body
     return Ending(body, scopes, request)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .requests import Request
 
-__all__ = ["Ending", "Scope", "call_after", "call_before", "call_teardown", "end_file", "find_handler", "http_error"]
+__all__ = ["Ending", "Scope", "call_after", "call_before", "call_teardown", "find_handler", "http_error"]
 
 View: TypeAlias = Callable[..., Any]
 # WebOb has no annotations.
@@ -95,27 +95,6 @@ def call_teardown(scopes: tuple[Scope, ...], request: Request, error: BaseExcept
                 failed = failed or raised
     if failed is not None:
         raise failed
-
-
-def end_file(body: Any, scopes: tuple[Scope, ...], request: Request) -> bool:
-    """End when the server closes its own file wrapper, which stays what it is for ``sendfile``."""
-    inner = getattr(body, "close", None)
-    pending = [scopes]
-
-    def close() -> None:
-        if pending:
-            ending = pending.pop()
-            try:
-                if inner is not None:
-                    inner()
-            finally:
-                call_teardown(ending, request, None)
-
-    try:
-        body.close = close
-    except AttributeError:
-        return False
-    return True
 
 
 class Ending:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote_to_bytes
 
 from lamella.stack.kernel.http import parse_parameters
+from lamella.stack.kernel.masks import mask, unmask
 from lamella.stack.kernel.signing import decode_base64url, encode_base64url
 
 if TYPE_CHECKING:
@@ -46,18 +47,15 @@ def make_token(session: MutableMapping[str, JSON], user: str, now: float | None 
             new["until"] = (time.time() if now is None else now) + GRACE_SECONDS
         session[SESSION_KEY] = new
         kept = new
-    secret = decode_base64url(str(kept["secret"])) or b""
-    mask = secrets.token_bytes(_SECRET_BYTES)
-    return encode_base64url(mask + _xor(mask, secret))
+    return mask(decode_base64url(str(kept["secret"])) or b"")
 
 
 def is_valid(session: MutableMapping[str, JSON], user: str, token: str, now: float | None = None) -> bool:
     """Tell whether *token* was made for this session and this user; in constant time."""
-    octets = decode_base64url(token) if len(token) == _TOKEN_LENGTH and token.isascii() else None
+    unmasked = unmask(token, _SECRET_BYTES) if len(token) == _TOKEN_LENGTH else None
     kept = _kept(session)
-    if octets is None or kept is None:
+    if unmasked is None or kept is None:
         return False
-    unmasked = _xor(octets[:_SECRET_BYTES], octets[_SECRET_BYTES:])
     if kept["user"] == user and _same(unmasked, kept["secret"]):
         return True
     now = time.time() if now is None else now
@@ -78,10 +76,6 @@ def _kept(session: MutableMapping[str, JSON]) -> dict[str, JSON] | None:
 def _same(unmasked: bytes, secret: JSON) -> bool:
     expected = decode_base64url(secret) if isinstance(secret, str) else None
     return expected is not None and len(expected) == _SECRET_BYTES and compare_digest(unmasked, expected)
-
-
-def _xor(one: bytes, other: bytes) -> bytes:
-    return (int.from_bytes(one) ^ int.from_bytes(other)).to_bytes(_SECRET_BYTES)
 
 
 def find_field(content_type: str, start: bytes, field: str) -> str | None:

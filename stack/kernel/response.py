@@ -27,6 +27,7 @@ __all__ = [
     "edit_headers",
     "get_header",
     "has_body",
+    "hook_close",
     "on_close",
     "refuse",
     "remove_headers",
@@ -166,12 +167,12 @@ def on_close(environ: WSGIEnvironment, body: Iterable[bytes], hook: Callable[[bo
             is the server's affair and counts as True.
     """
     wrapper = environ.get("wsgi.file_wrapper")
-    if isinstance(wrapper, type) and isinstance(body, wrapper) and _hook_instance(body, hook):
+    if isinstance(wrapper, type) and isinstance(body, wrapper) and hook_close(body, hook):
         return body
     return ClosingBody(body, hook)
 
 
-def _hook_instance(body: object, hook: Callable[[bool], object]) -> bool:
+def hook_close(body: object, hook: Callable[[bool], object]) -> bool:
     """Replace ``body.close`` on the instance; False where it takes no attributes."""
     inner = getattr(body, "close", None)
     pending = [hook]
