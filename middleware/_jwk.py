@@ -244,7 +244,11 @@ def _tables(value: object, *, private: bool = False) -> Iterable[Mapping[str, An
                 for jwk in _tables(inner, private=private):
                     yield {**jwk, "kid": kid}
     elif isinstance(value, (str, bytes, Secret)):
-        yield from _from_text(value if isinstance(value, Secret) else Secret(value), private=private)
+        try:
+            secret = value if isinstance(value, Secret) else Secret(value)
+        except UnicodeEncodeError:  # the error would quote the key
+            raise InvalidKeyError("text that has a form in UTF-8") from None
+        yield from _from_text(secret, private=private)
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _tables(item, private=private)

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.http import parse_host
+from lamella.stack.kernel.redact import redact_url
 
 from ._jwk import InvalidKeyError, Key, read_jwks
 
@@ -122,6 +123,8 @@ def check_url(option: str, url: str, *, insecure_http: bool) -> str:
         ConfigError: It is anything else, or carries a password.
     """
     expected = 'an address such as "https://login.example/.well-known/jwks.json"'
+    if isinstance(url, str) and "@" in url:
+        raise ConfigError(option, redact_url(url), expected + ", without user and password")
     if not isinstance(url, str) or not url.isascii() or not url.isprintable() or " " in url:
         raise ConfigError(option, url, expected)
     try:

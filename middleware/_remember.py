@@ -65,7 +65,8 @@ class RememberStore:
                 database.execute("PRAGMA journal_mode = WAL")
                 database.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
-            raise ConfigError("remember_file", str(path), f"a file to keep tokens in ({error})") from None
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError("remember_file", str(path), f"a file to keep tokens in ({reason})") from None
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

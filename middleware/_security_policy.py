@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from lamella.stack.kernel.errors import ConfigError
-from lamella.stack.kernel.http import is_field_value, is_token, parse_list, quote_string
+from lamella.stack.kernel.http import is_token, parse_list, quote_string
+from lamella.stack.kernel.options import strings
 from lamella.stack.kernel.response import Headers
 
 __all__ = ["NONCE", "STRICTNESS", "CspOption", "build_csp", "build_endpoints", "build_permissions", "merge", "stricter"]
@@ -100,7 +101,7 @@ def build_csp(option: str, policy: CspOption) -> str | None:
         if value is False:
             continue
         sources = [] if value is True else value.split() if isinstance(value, str) else value
-        if not isinstance(sources, Iterable):
+        if isinstance(sources, (bytes, Mapping)) or not isinstance(sources, Iterable):
             raise ConfigError(f"{option}.{name}", value, "a list of sources")
         parts.append(" ".join([name, *(_source(f"{option}.{name}", item, name) for item in sources)]))
     return "; ".join(parts)
@@ -152,10 +153,13 @@ def build_permissions(option: str, value: Mapping[str, Any] | Literal[False]) ->
     for feature, allowed in value.items():
         if not isinstance(feature, str) or _FEATURE.fullmatch(feature) is None:
             raise ConfigError(option, feature, 'names of features such as "geolocation"')
-        items = [allowed] if isinstance(allowed, str) else list(allowed) if isinstance(allowed, Iterable) else None
-        if items is None or not all(isinstance(item, str) and is_field_value(item) for item in items):
-            raise ConfigError(f"{option}.{feature}", allowed, 'a list of "self", "*" and origins')
-        if items == ["*"]:
+        items = strings(
+            f"{option}.{feature}",
+            (allowed,) if isinstance(allowed, str) else allowed,
+            lambda item: item != "" and item.isascii() and item.isprintable(),
+            'a list of "self", "*" and origins',
+        )
+        if items == ("*",):
             parts.append(f"{feature}=*")
         else:
             written = (item if item in ("self", "src") else quote_string(item) for item in items)
@@ -165,12 +169,17 @@ def build_permissions(option: str, value: Mapping[str, Any] | Literal[False]) ->
 
 def build_endpoints(option: str, value: Mapping[str, str]) -> str | None:
     """Return Reporting-Endpoints (Reporting API): names and the addresses that take reports."""
-    if not value:
-        return None
     if not isinstance(value, Mapping):
         raise ConfigError(option, value, "a table from name to https address")
+    if not value:
+        return None
     for name, address in value.items():
-        if not is_token(name) or not isinstance(address, str) or not address.startswith(("https://", "/")):
+        if (
+            not isinstance(name, str)
+            or not is_token(name)
+            or not isinstance(address, str)
+            or not address.startswith(("https://", "/"))
+        ):
             raise ConfigError(option, {name: address}, "a table from name to https address or absolute path")
         if _SOURCE.fullmatch(address) is None:
             raise ConfigError(option, address, "an address without spaces, commas and semicolons")

@@ -133,9 +133,24 @@ def open_store(url: str, clock: Callable[[], float]) -> Store:
         clock: Seconds since the epoch.
 
     Raises:
-        ConfigError: No such store.
+        ConfigError: No such store. The error never shows a URL that may hold a password, nor what a library says of it.
         MissingExtraError: Its client library is not installed.
     """
+    try:
+        return _open(url, clock)
+    except ConfigError as error:
+        raise ConfigError(error.option, _without_password(url), error.expected) from None
+    except ValueError:
+        raise ConfigError("store", _without_password(url), "a URL with a well-formed host and port") from None
+
+
+def _without_password(url: str) -> str:
+    """The URL of a file as it is, of a server its scheme only: a slash in a password moves it out of its place."""
+    scheme = url.partition(":")[0].lower()
+    return url if scheme in (url, "memory", "sqlite") else f"{scheme}:…"
+
+
+def _open(url: str, clock: Callable[[], float]) -> Store:
     scheme = url.partition(":")[0].lower()
     if url == "memory:":
         from ._store_memory import MemoryStore

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from lamella.stack.kernel.errors import ConfigError
+from lamella.stack.kernel.options import file_path
 from lamella.stack.kernel.paths import AmbiguousPathError, check_path
 
 __all__ = ["Roots", "is_hidden", "open_again", "open_beneath", "opens_inside", "roots_of", "scan"]
@@ -75,8 +76,9 @@ def roots_of(option: str, value: object) -> Roots:
         if not isinstance(item, (str, os.PathLike)):
             raise ConfigError(option, item, "a folder or a list of folders")
         text = os.fspath(item)
-        if not isinstance(text, str) or not text or "\0" in text:
-            raise ConfigError(option, item, "a folder")
+        file_path(option, text)
+        if os.path.realpath(text) == os.path.realpath(os.sep):
+            raise ConfigError(option, item, "a folder of its own: this one holds all files of the machine")
         # A loader that resolves paths relative to the stack file puts its folder before the word.
         _, marker, package = ("/" + text.replace(os.sep, "/")).rpartition("/package:")
         if marker:

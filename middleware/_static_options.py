@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.keys import STATIC
-from lamella.stack.kernel.options import Duration, FilePath, choice, duration, strings
+from lamella.stack.kernel.options import Duration, FilePath, choice, duration, file_path, strings
 from lamella.stack.kernel.paths import AmbiguousPathError, check_path
 from lamella.stack.kernel.static_urls import StaticUrls
 
@@ -72,7 +71,7 @@ def names_of(option: str, value: str | Sequence[str]) -> tuple[str, ...]:
     """Return file names, given as one or as several."""
     names = (value,) if isinstance(value, str) else strings(option, value)
     for name in names:
-        if "/" in name or "\\" in name or "\0" in name or name in (".", ".."):
+        if "/" in name or "\\" in name or not name.isprintable() or name in (".", ".."):
             raise ConfigError(option, name, "a file name")
     return tuple(name for name in names if name)
 
@@ -90,6 +89,8 @@ def page_of(option: str, value: str | None) -> str | None:
         return None
     relative = "/" + value.lstrip("/") if isinstance(value, str) else ""
     try:
+        if len(relative) < 2:
+            raise AmbiguousPathError("it names no file")
         check_path(relative.encode("utf-8").decode("latin-1"))
     except (AmbiguousPathError, UnicodeEncodeError):
         raise ConfigError(option, value, "the path of a file below the root") from None
@@ -118,9 +119,9 @@ def sendfile_of(kind: str | None, mapping: Mapping[str, str], roots: Roots) -> S
     choice("sendfile", kind, ("x-accel-redirect", "x-sendfile"))
     places = {}
     for folder, place in mapping.items():
-        if not isinstance(place, str) or not place.startswith("/"):
+        if not isinstance(place, str) or not place.startswith("/") or not place.isprintable():
             raise ConfigError("sendfile_map", {folder: place}, "a place that starts with a slash")
-        places[os.path.abspath(folder)] = place
+        places[str(file_path("sendfile_map", folder))] = place
     header = {"x-accel-redirect": "X-Accel-Redirect", "x-sendfile": "X-Sendfile"}[kind]
     handed_over = Sendfile(header, places_of(places))
     if kind == "x-accel-redirect":
@@ -134,9 +135,7 @@ def providing(inner: WSGIApplication, base: str, manifest: FilePath | None, mode
     """Return *inner* with ``lamella.static`` set, where there is a manifest."""
     if manifest is None:
         return inner
-    if not isinstance(manifest, (str, os.PathLike)):
-        raise ConfigError("manifest", manifest, "a path")
-    urls = StaticUrls(base, os.path.abspath(manifest), reload=mode == "live")
+    urls = StaticUrls(base, file_path("manifest", manifest), reload=mode == "live")
     key = STATIC.name
 
     def provided(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

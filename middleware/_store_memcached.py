@@ -53,8 +53,8 @@ class MemcachedStore:
         parts = urlsplit(url)
         try:
             server: object = (parts.hostname, parts.port or 11211) if parts.hostname else unquote(parts.path)
-        except ValueError as error:
-            raise ConfigError("store", url, f"memcached://host:port ({error})") from None
+        except ValueError:
+            raise ConfigError("store", url, "memcached://host:port") from None
         if not server or (parts.path.strip("/") and parts.hostname):
             raise ConfigError("store", url, "memcached://host:port or memcached:///path/to.sock")
         self._prefix = parse_qs(parts.query).get("prefix", ["lamella:session:"])[0]

@@ -89,8 +89,10 @@ class RedisStore:
         self._client: PerProcess[Any] = PerProcess(partial(_connect, self._redis, self._url), _disconnect)
         try:
             self._redis.ConnectionPool.from_url(self._url)  # opens nothing
-        except (ValueError, TypeError) as error:
-            raise ConfigError("store", url, f"a URL that redis-py takes ({error})") from None
+        except (ValueError, TypeError):
+            raise ConfigError(
+                "store", url, "a URL that redis-py takes, such as redis://:password@host:6379/0"
+            ) from None
 
     def _ask(self, ask: Callable[[Any], T]) -> T:
         """Ask this process's client."""

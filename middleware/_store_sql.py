@@ -50,8 +50,9 @@ class SQLStore:
         try:
             self._url = _with_driver(self._sql.make_url(url))
             self._url.get_dialect()
-        except (self._sql.exc.ArgumentError, self._sql.exc.NoSuchModuleError) as error:
-            raise ConfigError("store", url.partition("://")[0] + "://…", f"a URL of a store ({error})") from None
+        except (self._sql.exc.ArgumentError, self._sql.exc.NoSuchModuleError, ValueError):
+            expected = "a URL of SQLAlchemy with a dialect that is installed, such as postgresql://user@host/database"
+            raise ConfigError("store", url, expected) from None
         self._clock = clock
         self._table = _table(self._sql)
         self._engine: PerProcess[Any] = PerProcess(partial(_connect, self._sql, self._url, self._table), _disconnect)

@@ -30,7 +30,7 @@ from lamella.middleware._log_writer import Write, complainer, open_output
 from lamella.stack.kernel.environ import direct, header_key
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.http import is_token
-from lamella.stack.kernel.options import Output, choice, strings
+from lamella.stack.kernel.options import Output, choice, one_line, strings
 from lamella.stack.kernel.order import Inside, Outside
 from lamella.stack.kernel.paths import AmbiguousPathError, canonical_path
 from lamella.stack.kernel.redact import REDACTED, secret_names
@@ -104,7 +104,7 @@ class AccessLogMiddleware:
         choice("format", format, FORMATS)
         if isinstance(sample, bool) or not isinstance(sample, (int, float)) or not 0 <= sample <= 1:
             raise ConfigError("sample", sample, "a share of the requests, 0 to 1")
-        hides = secret_names(strings("redact", redact))
+        hides = secret_names(strings("redact", redact, lambda name: name.strip().isprintable() and bool(name), "names"))
         shown = _header_readers(headers, hides)
         if shown and format in ("common", "combined"):
             raise ConfigError("headers", headers, 'a format with room for them, "json" or "logfmt"')
@@ -385,7 +385,12 @@ def _name(error: BaseException) -> str:
 
 def _excluded(patterns: Iterable[str]) -> Callable[[WSGIEnvironment], bool] | None:
     """Return the test for paths that are not logged; None where all are."""
-    items = strings("exclude", patterns, lambda item: item.startswith(("/", "*")), 'paths that start with "/"')
+    items = strings(
+        "exclude",
+        patterns,
+        lambda item: item.startswith(("/", "*")) and item.isprintable(),
+        'paths that start with "/"',
+    )
     if not items:
         return None
     plain = frozenset(item for item in items if "*" not in item)
@@ -410,8 +415,8 @@ def _header_readers(names: Iterable[str], hides: Callable[[str], bool]) -> tuple
 
 def _log_to(logger: str | logging.Logger) -> Write:
     """Return the function that hands a line to *logger*."""
-    if isinstance(logger, str) and logger:
-        logger = logging.getLogger(logger)
+    if isinstance(logger, str):
+        logger = logging.getLogger(one_line("logger", logger, "the name of a logger"))
     if not isinstance(logger, (logging.Logger, logging.LoggerAdapter)):
         raise ConfigError("logger", logger, "a logger or the name of one")
     info = logger.info

@@ -26,13 +26,12 @@ from lamella.stack.kernel.auth import (
     establish,
     is_user_name,
     parse_authorization,
+    realm_parameter,
     unauthorized_headers,
 )
 from lamella.stack.kernel.environ import direct, remove_identity_headers
-from lamella.stack.kernel.errors import ConfigError
-from lamella.stack.kernel.http import quote_string
 from lamella.stack.kernel.keys import IDENTITY, Identity
-from lamella.stack.kernel.options import Duration, duration
+from lamella.stack.kernel.options import Duration, duration, flag
 from lamella.stack.kernel.order import Inside, Outside
 from lamella.stack.kernel.passwords import Users, UsersValue
 from lamella.stack.kernel.response import answer
@@ -88,8 +87,7 @@ class BasicAuthMiddleware:
         allow_weak: bool = False,
     ) -> None:
         for option, value in (("required", required), ("consume", consume), ("allow_weak", allow_weak)):
-            if not isinstance(value, bool):
-                raise ConfigError(option, value, "true or false")
+            flag(option, value)
         challenge_text = _challenge(realm)
         known = Users(
             "users",
@@ -99,13 +97,14 @@ class BasicAuthMiddleware:
             allow_weak=allow_weak,
             cache_seconds=duration("cache", cache),
         )
-        inner, key, check = direct(app), IDENTITY.name, known.check
+        inner, key, check, recall = direct(app), IDENTITY.name, known.check, known.recall
         refusal = unauthorized_headers(challenge_text)
 
         def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             remove_identity_headers(environ)
             if key not in environ:
-                identity = _authenticate(environ.get("HTTP_AUTHORIZATION", ""), check)
+                field = environ.get("HTTP_AUTHORIZATION", "")
+                identity = recall(field) or _authenticate(field, check)
                 if identity is not None:
                     establish(environ, identity, "basic_auth")
                     if consume:
@@ -122,21 +121,16 @@ class BasicAuthMiddleware:
 
 def _challenge(realm: str) -> str:
     """RFC 7617 section 2 and 2.1: the realm is a quoted-string, the charset tells clients to send UTF-8."""
-    try:
-        if not realm.isascii():
-            raise ValueError(realm)
-        return f'Basic realm={quote_string(realm)}, charset="UTF-8"'
-    except (AttributeError, TypeError, ValueError):
-        raise ConfigError("realm", realm, "ASCII text without control characters") from None
+    return f'Basic realm={realm_parameter(realm)}, charset="UTF-8"'
 
 
-def _authenticate(field: str, check: Callable[[str, str], Identity | None]) -> Identity | None:
+def _authenticate(field: str, check: Callable[[str, str, str], Identity | None]) -> Identity | None:
     """Return who the ``Authorization`` field proves to be asking, None where it proves nobody."""
     credentials = parse_authorization(field) if field else None
     if credentials is None or credentials.scheme != "basic":
         return None
     pair = decode_credentials(credentials.value.lstrip(" "))
-    return None if pair is None else check(*pair)
+    return None if pair is None else check(*pair, field)
 
 
 def decode_credentials(value: str) -> tuple[str, str] | None:

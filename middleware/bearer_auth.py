@@ -30,13 +30,14 @@ from lamella.stack.kernel.auth import (
     establish,
     is_user_name,
     parse_authorization,
+    realm_parameter,
     unauthorized_headers,
 )
 from lamella.stack.kernel.environ import direct, remove_identity_headers
 from lamella.stack.kernel.errors import ConfigError, import_extra
 from lamella.stack.kernel.http import quote_string
 from lamella.stack.kernel.keys import IDENTITY, Identity
-from lamella.stack.kernel.options import Duration, SecretValue, duration, reference, strings
+from lamella.stack.kernel.options import Duration, SecretValue, duration, flag, one_line, reference, strings
 from lamella.stack.kernel.order import Inside, Outside
 from lamella.stack.kernel.response import answer
 
@@ -58,6 +59,7 @@ _DECRYPTION = (
     *("A128KW", "A256KW", "A128GCMKW", "A256GCMKW", "dir"),
 )
 _CONTENT = ("A128GCM", "A256GCM", "A128CBC-HS256", "A256CBC-HS512")
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 # Seconds a client may wait before it asks again where no keys can be had.
 _RETRY = "5"
 
@@ -149,20 +151,18 @@ class BearerAuthMiddleware:
         decryption_keys: SecretValue | Mapping[str, Any] | Sequence[SecretValue | Mapping[str, Any]] | None = None,
         decryption_algorithms: Sequence[str] = (),
     ) -> None:
-        for option, flag in (("required", required), ("consume", consume), ("insecure_http", insecure_http)):
-            if not isinstance(flag, bool):
-                raise ConfigError(option, flag, "true or false")
+        for option, value in (("required", required), ("consume", consume), ("insecure_http", insecure_http)):
+            flag(option, value)
         for option, name in (("user_claim", user_claim), ("roles_claim", roles_claim)):
-            if not isinstance(name, str) or not name:
-                raise ConfigError(option, name, "the name of a claim")
-        if token_type is not None and not isinstance(token_type, str):
-            raise ConfigError("token_type", token_type, 'a type such as "at+jwt"')
-        scopes = strings("scopes", scopes)
+            one_line(option, name, "the name of a claim")
+        if token_type is not None:
+            one_line("token_type", token_type, 'a type such as "at+jwt",')
+        scopes = strings("scopes", scopes, _is_scope, "scopes: visible ASCII without quotes")
         wanted = Claims(
             frozenset(_one_or_more("issuer", issuer)),
             frozenset(_one_or_more("audience", audience)),
             duration("leeway", leeway),
-            strings("required_claims", required_claims),
+            strings("required_claims", required_claims, _is_plain, "names of claims"),
             None if token_type is None else token_type.lower().removeprefix("application/"),
         )
         accepted = _algorithms("algorithms", algorithms, ALGORITHMS)
@@ -244,10 +244,20 @@ class BearerAuthMiddleware:
 # --- options ------------------------------------------------------------------------------------
 
 
+def _is_scope(text: str) -> bool:
+    """Tell whether text is a scope-token (RFC 6749 section 3.3): it stands in the challenge."""
+    return _SCOPE.fullmatch(text) is not None
+
+
+def _is_plain(text: str) -> bool:
+    """Tell whether text has one line, and something on it."""
+    return bool(text) and text.isprintable()
+
+
 def _one_or_more(option: str, value: str | Sequence[str] | None) -> tuple[str, ...]:
     if value is None:
         return ()
-    items = strings(option, (value,) if isinstance(value, str) else value, bool, "text that is not empty")
+    items = strings(option, (value,) if isinstance(value, str) else value, _is_plain, "text on one line, not empty")
     if not items:
         raise ConfigError(option, [], "at least one, or none at all")
     return items
@@ -324,12 +334,7 @@ def _opaque(tokens: object) -> tuple[dict[str, Identity], Callable[[str], object
 
 
 def _challenge(realm: str) -> str:
-    try:
-        if not realm.isascii():
-            raise ValueError(realm)
-        return f"Bearer realm={quote_string(realm)}"
-    except (AttributeError, TypeError, ValueError):
-        raise ConfigError("realm", realm, "ASCII text without control characters") from None
+    return f"Bearer realm={realm_parameter(realm)}"
 
 
 # --- requests -----------------------------------------------------------------------------------

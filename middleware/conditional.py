@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from lamella.stack.kernel.conditional import evaluate, has_precondition, not_modified_headers, parse_etag
 from lamella.stack.kernel.environ import direct
 from lamella.stack.kernel.http import ETag, parse_date, parse_list
-from lamella.stack.kernel.options import Size, size
+from lamella.stack.kernel.options import Size, flag, size
 from lamella.stack.kernel.order import Inside
 from lamella.stack.kernel.response import ExcInfo, Headers, answer, close, get_header, substitute
 
@@ -53,6 +53,7 @@ class ConditionalMiddleware:
     streams = True
 
     def __init__(self, app: WSGIApplication, *, weak: bool = False, max_size: Size = "4 MiB") -> None:
+        flag("weak", weak)
         longest = size("max_size", max_size)
         inner = direct(app)
 

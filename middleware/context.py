@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.stack.kernel.context import ENVIRON, stamp_log_records
 from lamella.stack.kernel.environ import direct
-from lamella.stack.kernel.errors import ConfigError
+from lamella.stack.kernel.options import flag
 from lamella.stack.kernel.order import Inside, Outside
 from lamella.stack.kernel.response import close
 
@@ -51,8 +51,7 @@ class ContextMiddleware:
     streams = True
 
     def __init__(self, app: WSGIApplication, *, log_records: bool = True) -> None:
-        if not isinstance(log_records, bool):
-            raise ConfigError("log_records", log_records, "true or false")
+        flag("log_records", log_records)
         if log_records:
             stamp_log_records()
         inner = direct(app)

@@ -83,7 +83,7 @@ class CSRFMiddleware:
     ) -> None:
         trusted = frozenset(map(_read_origin, strings("trusted_origins", trusted_origins)))
         choice("token", token, ("fallback", "always", "never"))
-        if not is_token(field):
+        if not isinstance(field, str) or not is_token(field):
             raise ConfigError("field", field, "the name of a form field")
         header_name("header", header)
         patterns = strings("exempt", exempt, is_path_pattern, 'path patterns such as "/hooks/*"')

@@ -21,7 +21,7 @@ from urllib.parse import quote
 from lamella.stack.kernel.environ import direct
 from lamella.stack.kernel.errors import BadRequestError, ConfigError
 from lamella.stack.kernel.http import parse_host
-from lamella.stack.kernel.options import Duration, choice, duration, strings
+from lamella.stack.kernel.options import Duration, choice, duration, flag, strings, whole_number
 from lamella.stack.kernel.order import Inside
 from lamella.stack.kernel.paths import canonical_path
 from lamella.stack.kernel.patterns import is_path_pattern, path_matcher
@@ -79,8 +79,7 @@ class HTTPSMiddleware:
         field = None if hsts is None else ("Strict-Transport-Security", _hsts(hsts))
         refuses = choice("other", other, ("redirect", "refuse")) == "refuse"
         excluded = path_matcher(strings("exclude", exclude, is_path_pattern, 'path patterns such as "/healthz"'))
-        if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
-            raise ConfigError("port", port, "a port from 1 to 65535")
+        whole_number("port", port, 1, 65535, "a port")
         authority_port = "" if port == 443 else f":{port}"
         inner = direct(app)
 
@@ -127,8 +126,8 @@ def _hsts(value: Duration | Mapping[str, Any]) -> str:
     if "max_age" not in value:
         raise ConfigError("hsts", dict(value), "a table with the key max_age")
     seconds = int(duration("hsts.max_age", value["max_age"]))
-    subdomains = choice("hsts.subdomains", value.get("subdomains", False), (True, False))
-    preload = choice("hsts.preload", value.get("preload", False), (True, False))
+    subdomains = flag("hsts.subdomains", value.get("subdomains", False))
+    preload = flag("hsts.preload", value.get("preload", False))
     if preload and (seconds < _PRELOAD_SECONDS or not subdomains):
         raise ConfigError("hsts.preload", preload, 'max_age of "365d" or more and subdomains = true with it')
     return f"max-age={seconds}" + ("; includeSubDomains" if subdomains else "") + ("; preload" if preload else "")

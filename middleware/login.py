@@ -31,6 +31,7 @@ from lamella.stack.kernel.auth import (
     establish,
     is_browser,
     is_user_name,
+    realm_parameter,
 )
 from lamella.stack.kernel.body import BodyReader, body_length
 from lamella.stack.kernel.cookies import CookieFormat, find_cookie
@@ -38,7 +39,7 @@ from lamella.stack.kernel.environ import direct, remove_identity_headers
 from lamella.stack.kernel.errors import BadRequestError, ConfigError
 from lamella.stack.kernel.http import Origin, parse_origin, parse_parameters
 from lamella.stack.kernel.keys import CLIENT, CSP_NONCE, CSRF, IDENTITY, SESSION, Identity, Session
-from lamella.stack.kernel.options import Duration, FilePath, duration, file_path
+from lamella.stack.kernel.options import Duration, FilePath, duration, file_path, flag, one_line, whole_number
 from lamella.stack.kernel.order import Inside, Outside
 from lamella.stack.kernel.passwords import Users, UsersValue
 from lamella.stack.kernel.paths import canonical_path, check_path
@@ -132,15 +133,10 @@ class LoginMiddleware:
         allow_weak: bool = False,
         realm: str = "restricted",
     ) -> None:
-        for option, flag in (("required", required), ("secure", secure), ("allow_weak", allow_weak)):
-            if not isinstance(flag, bool):
-                raise ConfigError(option, flag, "true or false")
-        if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
-            raise ConfigError("attempts", attempts, "a number from 1")
-        if not isinstance(title, str) or not title:
-            raise ConfigError("title", title, "text")
-        if not isinstance(realm, str) or not (realm.isascii() and realm.isprintable()) or {*'"\\'} & set(realm):
-            raise ConfigError("realm", realm, "ASCII text without quotes and control characters")
+        for option, value in (("required", required), ("secure", secure), ("allow_weak", allow_weak)):
+            flag(option, value)
+        whole_number("attempts", attempts, 1, 1_000_000)
+        one_line("title", title)
         form = _Form(
             users=Users("users", users, scheme="session", roles=roles, allow_weak=allow_weak),
             path=_own_path("path", path),
@@ -154,7 +150,7 @@ class LoginMiddleware:
         if path == logout_path:
             raise ConfigError("logout_path", logout_path, "another path than that of the form")
         # No registered scheme fits a form; browsers leave one they do not know alone (RFC 9110 section 11.6.1).
-        plain = f'Cookie realm="{realm}", form-action="{encode_target(path)}"'
+        plain = f'Cookie realm={realm_parameter(realm)}, form-action="{encode_target(path)}"'
         inner, identity_key = direct(app), IDENTITY.name
 
         def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -199,7 +195,7 @@ class LoginMiddleware:
 def _own_path(option: str, value: str) -> str:
     """A path of ours, as the canonical path has it."""
     try:
-        if not isinstance(value, str) or not value.isascii() or {*"?#;"} & set(value):
+        if not isinstance(value, str) or not value.startswith("/") or not value.isascii() or {*"?#;"} & set(value):
             raise BadRequestError("")
         return check_path(value)
     except BadRequestError:
@@ -216,20 +212,20 @@ class _Remember:
 
     @classmethod
     def configure(cls, lasting: Duration | None, path: FilePath | None, name: str, *, secure: bool) -> _Remember | None:
+        try:
+            cookie = CookieFormat(name, secure=secure)
+        except ConfigError as error:
+            option = "remember_cookie" if error.option == "cookie_name" else error.option
+            raise ConfigError(option, error.value, error.expected) from None
         if lasting is None:
             if path is not None:
-                raise ConfigError("remember_file", str(path), "remember too: how long it lasts")
+                raise ConfigError("remember_file", path, "remember too: how long it lasts")
             return None
         seconds = int(duration("remember", lasting))
         if seconds < 60:
             raise ConfigError("remember", lasting, "at least a minute")
         if path is None:
             raise ConfigError("remember_file", None, "a file to keep the tokens in, so that each can be revoked")
-        try:
-            cookie = CookieFormat(name, secure=secure)
-        except ConfigError as error:
-            option = "remember_cookie" if error.option == "cookie_name" else error.option
-            raise ConfigError(option, error.value, error.expected) from None
         return cls(RememberStore(file_path("remember_file", path)), cookie, seconds)
 
 

@@ -22,7 +22,7 @@ from urllib.parse import unquote_to_bytes
 from lamella.stack.kernel.environ import IDENTITY_HEADERS, direct
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.keys import CLIENT, Client
-from lamella.stack.kernel.options import Cidr, choice, cidr
+from lamella.stack.kernel.options import Cidr, choice, cidr, flag, whole_number
 from lamella.stack.kernel.order import Inside, Outside
 from lamella.stack.kernel.paths import is_under
 
@@ -124,9 +124,9 @@ class ProxyMiddleware:
     ) -> None:
         trusted, trusted_peer = _trust(trust)
         read = _READERS[choice("headers", headers, tuple(_READERS))]
-        if hops is not None and (not isinstance(hops, int) or isinstance(hops, bool) or hops < 1):
-            raise ConfigError("hops", hops, "a number of proxies, 1 or more")
-        fix = choice("fix_script_name", fix_script_name, (True, False))
+        if hops is not None:
+            whole_number("hops", hops, 1, 100, "a number of proxies")
+        fix = flag("fix_script_name", fix_script_name)
         inner = direct(app)
         key = CLIENT.name
 
@@ -164,7 +164,7 @@ def _trust(
     Raises:
         ConfigError: See :class:`ProxyMiddleware`.
     """
-    if isinstance(trust, (str, bytes)) or not isinstance(trust, Iterable):
+    if isinstance(trust, (str, bytes, Mapping)) or not isinstance(trust, Iterable):
         raise ConfigError("trust", trust, 'a list of networks, such as ["10.0.0.0/8", "unix"]')
     networks: list[IPv4Network | IPv6Network] = []
     unix = False

@@ -23,7 +23,7 @@ from lamella.middleware._trace_context import begin_trace, continue_trace, parse
 from lamella.stack.kernel.environ import direct, header_key
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.keys import REQUEST_ID, TRACE, Trace
-from lamella.stack.kernel.options import Reference, header_name, reference
+from lamella.stack.kernel.options import Reference, flag, header_name, reference
 from lamella.stack.kernel.order import Outside
 from lamella.stack.kernel.response import edit_headers
 
@@ -76,6 +76,8 @@ class RequestIdMiddleware:
         trace_context: bool = True,
     ) -> None:
         header = header_name("header", header)
+        flag("trust_client", trust_client)
+        flag("trace_context", trace_context)
         if header.lower() in ("traceparent", "tracestate"):
             raise ConfigError("header", header, "a header of its own, not the trace's")
         generate, inner = _generator(generator), direct(app)

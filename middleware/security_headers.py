@@ -102,7 +102,7 @@ class SecurityHeadersMiddleware:
         coep: str | Literal[False] = False,
         policies: Iterable[Mapping[str, Any]] = (),
     ) -> None:
-        endpoints = build_endpoints("reporting_endpoints", reporting_endpoints or {})
+        endpoints = build_endpoints("reporting_endpoints", {} if reporting_endpoints is None else reporting_endpoints)
         values = (csp, csp_report_only, nosniff, frame, referrer, permissions, coop, corp, coep)
         general = dict(zip(_POLICY_KEYS, values, strict=True))
         more: Headers = [("Reporting-Endpoints", endpoints)] if endpoints else []

@@ -25,7 +25,7 @@ from lamella.stack.kernel.cookies import CookieFormat
 from lamella.stack.kernel.environ import direct
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.keys import SESSION
-from lamella.stack.kernel.options import Duration, Secret, SecretValue, Size, choice, duration, size
+from lamella.stack.kernel.options import Duration, Secret, SecretValue, Size, choice, duration, flag, size
 from lamella.stack.kernel.options import secret as secret_bytes
 from lamella.stack.kernel.order import Inside
 from lamella.stack.kernel.response import Headers, close
@@ -136,13 +136,18 @@ class SessionMiddleware:
         )
         lifetime = Lifetime(_limit("idle", idle), _limit("absolute", absolute))
         choice("on_error", on_error, ("503", "anonymous"))
+        flag("encrypt", encrypt)
+        flag("lock", lock)
+        most = size("max_bytes", max_bytes)
+        if not callable(clock):
+            raise ConfigError("clock", clock, "a callable that returns seconds since the epoch")
         backend: Backend
         release: Callable[[SessionMapping], object] = _nothing
         if store == "cookie":
             if lock:
                 raise ConfigError("lock", lock, "false for the cookie store: browsers send requests at the same time")
             sealing = (encrypting if encrypt else signing)(keys, cookie_name)
-            backend = CookieBackend(cookie, sealing, lifetime, size("max_bytes", max_bytes), clock)
+            backend = CookieBackend(cookie, sealing, lifetime, most, clock)
             self.single_process = _only_here(secret)
         else:
             if encrypt:
@@ -156,6 +161,10 @@ class SessionMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         return self.wsgi_closure(environ, start_response)
+
+
+# What a store must have; see the protocol.
+_STORE = ("load", "create", "commit", "delete", "touch", "acquire", "release", "single_process")
 
 
 def _nothing(session: SessionMapping) -> None:
@@ -202,8 +211,8 @@ def _server(
     from ._session_store import open_store
 
     found: Any = open_store(store, clock) if isinstance(store, str) else store
-    if not hasattr(found, "commit"):
-        raise ConfigError("store", store, "a URL, or an object with the methods of a store")
+    if any(not hasattr(found, name) for name in _STORE):
+        raise ConfigError("store", type(store).__name__, f"a URL, or an object with {', '.join(_STORE)}")
     backend = StoreBackend(found, cookie, keys, lifetime, lock=lock, anonymous=anonymous, clock=clock)
     return backend, found.single_process
 

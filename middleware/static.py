@@ -26,7 +26,7 @@ from lamella.stack.kernel.environ import direct
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.http import accepts, is_field_value, is_token
 from lamella.stack.kernel.keys import STATIC
-from lamella.stack.kernel.options import Duration, FilePath, Regex, Size, choice, size, strings
+from lamella.stack.kernel.options import Duration, FilePath, Regex, Size, choice, flag, size, strings, whole_number
 from lamella.stack.kernel.order import Inside, Outside
 from lamella.stack.kernel.paths import AmbiguousPathError, canonical_path, check_path
 from lamella.stack.kernel.response import Headers, answer, get_header, refuse, substitute
@@ -143,12 +143,11 @@ class StaticMiddleware:
         base = prefix_of(prefix)
         choice("mode", mode, ("live", "immutable"))
         choice("symlinks", symlinks, ("none", "inside", "all"))
-        if charset and not (isinstance(charset, str) and is_token(charset)):
+        if not isinstance(charset, str) or (charset and not is_token(charset)):
             raise ConfigError("charset", charset, "a charset such as utf-8")
-        if isinstance(max_ranges, bool) or not isinstance(max_ranges, int) or max_ranges < 1:
-            raise ConfigError("max_ranges", max_ranges, "a number of parts, at least 1")
-        for flag, value in (("listing", listing), ("clean_urls", clean_urls)):
-            choice(flag, value, (True, False))
+        whole_number("max_ranges", max_ranges, 1, 10_000, "a number of parts")
+        for option, value in (("listing", listing), ("clean_urls", clean_urls)):
+            flag(option, value)
         budget = Budget(size("memory", memory))
         rules = Rules(
             content_types("types", types),
@@ -159,9 +158,7 @@ class StaticMiddleware:
         )
         codings = strings("encodings", encodings, CODINGS.__contains__, "zstd, br, gzip")
         loader = Loader(symlinks, codings, rules)
-        finder = Finder(
-            roots, loader, names_of("index", index), bool(listing), bool(clean_urls), visible_dotfiles(dotfiles)
-        )
+        finder = Finder(roots, loader, names_of("index", index), listing, clean_urls, visible_dotfiles(dotfiles))
         inner = providing(direct(app), base, manifest, mode)
         choose = chooser()
         pages = {"fallback": page_of("fallback", fallback), "not_found": page_of("not_found", not_found)}

@@ -311,11 +311,19 @@ _HASHES = ("$2a$", "$2b$", "$2y$", "$5$", "$6$", "$argon2", "$apr1$", "{SHA}")
 
 
 def _holds_secret(value: object) -> bool:
-    if isinstance(value, Secret) or (isinstance(value, str) and value.startswith(_HASHES)):
+    if isinstance(value, Secret):
         return True
+    if isinstance(value, str):
+        # The second is an address with a user and mostly a password: redis://:password@host.
+        return value.startswith(_HASHES) or "@" in value.partition("://")[2]
     if isinstance(value, Mapping):
-        return any(map(_holds_secret, value.values()))
+        return any(map(_holds_secret, value.values())) or any(map(_is_digest, value))
     return isinstance(value, (list, tuple)) and any(map(_holds_secret, value))
+
+
+def _is_digest(name: object) -> bool:
+    """Tell whether a key is the SHA-256 of something, as tables of tokens have them."""
+    return isinstance(name, str) and len(name) == 64 and not name.strip("0123456789abcdefABCDEF")
 
 
 class Application(_Frozen):

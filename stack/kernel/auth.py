@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from .environ import prefers_html
-from .http import is_token
+from .errors import ConfigError
+from .http import is_token, quote_string
 from .keys import CLIENT, IDENTITY, Identity
 from .response import ExcInfo, Headers
 
@@ -26,6 +27,7 @@ __all__ = [
     "is_browser",
     "is_user_name",
     "parse_authorization",
+    "realm_parameter",
     "unauthorized_headers",
 ]
 
@@ -36,6 +38,7 @@ UNAUTHORIZED = "401 Unauthorized"
 _MAX_AUTHORIZATION = 32_768
 # Characters; OpenID Connect Core section 2 allows a subject 255.
 _MAX_USER_NAME = 255
+_MAX_REALM = 256
 # Categories that no user name may hold: controls, format characters (bidi overrides, zero width), lone
 # surrogates, unassigned and private code points, line and paragraph separators. They forge log lines and look-alikes.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"})
@@ -123,6 +126,17 @@ def challenge(start_response: StartResponse, value: str | Callable[[], str]) -> 
 def unauthorized_headers(value: str) -> Headers:
     """Return the headers of a refusal of our own, with its challenge."""
     return [("WWW-Authenticate", value), ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
+
+
+def realm_parameter(realm: str) -> str:
+    """Return the option *realm* as the quoted-string of a challenge (RFC 9110 section 11.5).
+
+    Raises:
+        ConfigError: It is not text that every client can show.
+    """
+    if not isinstance(realm, str) or len(realm) > _MAX_REALM or not (realm.isascii() and realm.isprintable()):
+        raise ConfigError("realm", realm, f"at most {_MAX_REALM} characters of ASCII text")
+    return quote_string(realm)
 
 
 def is_browser(environ: WSGIEnvironment) -> bool:

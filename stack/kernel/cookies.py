@@ -29,6 +29,9 @@ __all__ = [
 
 #: Longest ``Set-Cookie`` value that every browser keeps (RFC 6265 section 6.1: 4096 bytes, attributes included).
 MAX_LINE: Final = 4096
+# A name leaves room for the value; browsers drop an attribute over 1024 octets (RFC 6265bis section 5.6).
+_MAX_NAME: Final = 256
+_MAX_ATTRIBUTE: Final = 1024
 
 # What may stand in no cookie: a control character shows a broken or hostile sender.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -166,9 +169,9 @@ class CookieFormat:
         same_site: str | None = "Lax",
         partitioned: bool = False,
     ) -> None:
-        if not isinstance(name, str) or not is_token(name):
+        if not isinstance(name, str) or not is_token(name) or len(name) > _MAX_NAME:
             raise ConfigError("cookie_name", name, "a cookie name: letters, digits and !#$%&'*+-.^_`|~")
-        if not isinstance(path, str) or _PATH.fullmatch(path) is None:
+        if not isinstance(path, str) or _PATH.fullmatch(path) is None or len(path) > _MAX_ATTRIBUTE:
             raise ConfigError("path", path, "a path that begins with a slash, without semicolons or control characters")
         if domain is not None and (
             not isinstance(domain, str) or len(domain) > 254 or _DOMAIN.fullmatch(domain) is None

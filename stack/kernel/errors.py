@@ -40,7 +40,8 @@ class ConfigError(LamellaError, ValueError):
         self.expected = expected
 
     def __str__(self) -> str:
-        return f"{self.option}: expected {self.expected}, not {_short(self.value)}"
+        # The name may hold a key of the user's table, and a repr of the user's own class may be anything.
+        return _one_line(f"{self.option}: expected {self.expected}, not {_short(self.value)}")
 
 
 class MissingLayerError(LamellaError, LookupError):
@@ -98,6 +99,14 @@ def import_extra(module: str, extra: str) -> ModuleType:
 
 
 def _short(value: object, limit: int = 80) -> str:
-    """Show *value* on one line of at most *limit* characters."""
-    text = repr(value)
+    """Show *value* in at most *limit* characters."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a message about a wrong value must not fail because of the value
+        text = f"an object of {type(value).__name__}"
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _one_line(text: str) -> str:
+    """Write the characters that would end the line, or that cannot be written at all, as escapes."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

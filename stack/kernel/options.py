@@ -12,11 +12,11 @@ Each function takes the option's name first and raises
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from importlib import import_module
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from os import PathLike, fspath
+from os import PathLike, fsencode, fspath
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
@@ -39,12 +39,15 @@ __all__ = [
     "cidr",
     "duration",
     "file_path",
+    "flag",
     "header_name",
+    "one_line",
     "reference",
     "regex",
     "secret",
     "size",
     "strings",
+    "whole_number",
 ]
 
 T = TypeVar("T")
@@ -116,7 +119,11 @@ Reference: TypeAlias = Annotated[Any, Kind("reference")]
 
 _DURATION = re.compile(r"(?:([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h|d|w))+")
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h|d|w)")
+# What no name has.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SECONDS: Final = {"us": 1e-6, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+# No file and no memory is larger.
+_MOST_BYTES: Final = 2**63
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kKMGT]i?B|B)")
 _BYTES: Final = {
     "B": 1,
@@ -158,8 +165,11 @@ def size(option: str, value: Size) -> int:
         match = _SIZE.fullmatch(value)
         if match is None:
             raise ConfigError(option, value, expected)
-        return int(float(match[1]) * _BYTES[match[2]])
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        octets = float(match[1]) * _BYTES[match[2]]
+        if not octets < _MOST_BYTES:
+            raise ConfigError(option, value, expected + ", less than 8 EiB")
+        return int(octets)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _MOST_BYTES:
         raise ConfigError(option, value, expected)
     return value
 
@@ -190,9 +200,19 @@ def regex(option: str, value: Regex) -> re.Pattern[str]:
 
 def file_path(option: str, value: FilePath) -> Path:
     """Return *value* as an absolute path; nothing is opened."""
-    if not isinstance(value, (str, PathLike)) or not fspath(value) or "\0" in fspath(value):
+    text = fspath(value) if isinstance(value, (str, PathLike)) else ""
+    if not isinstance(text, str) or not text or _CONTROL.search(text) is not None or not _is_encodable(text):
         raise ConfigError(option, value, "a path")
-    return Path(value).absolute()
+    return Path(text).absolute()
+
+
+def _is_encodable(text: str) -> bool:
+    """Tell whether the file system can have such a name; a surrogate may stand for an octet of it."""
+    try:
+        fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def secret(option: str, value: SecretValue, *, at_least: int = 32) -> bytes:
@@ -206,7 +226,10 @@ def secret(option: str, value: SecretValue, *, at_least: int = 32) -> bytes:
     hidden = Secret(b"")
     if not isinstance(value, (str, bytes, Secret)):
         raise ConfigError(option, hidden, "text or bytes")
-    octets = (value if isinstance(value, Secret) else Secret(value)).reveal()
+    try:
+        octets = (value if isinstance(value, Secret) else Secret(value)).reveal()
+    except UnicodeEncodeError:  # the error would quote the secret
+        raise ConfigError(option, hidden, "text that has a form in UTF-8, or bytes") from None
     if len(octets) < at_least:
         raise ConfigError(option, hidden, f"at least {at_least} bytes of secret (it has {len(octets)})")
     if len(set(octets)) < min(at_least, 8) // 2:
@@ -223,7 +246,7 @@ def reference(option: str, value: object) -> Any:
     if not isinstance(value, str):
         return value
     module_name, colon, attributes = value.partition(":")
-    if not (colon and module_name and attributes):
+    if not (colon and module_name and attributes) or module_name.startswith("."):
         raise ConfigError(option, value, 'a reference such as "package.module:attribute"')
     try:
         found: Any = import_module(module_name)
@@ -250,7 +273,9 @@ def choice(option: str, value: T, allowed: Iterable[T]) -> T:
 def strings(
     option: str, value: Iterable[str], check: Callable[[str], bool] | None = None, of: str = "text"
 ) -> tuple[str, ...]:
-    """Return a collection of strings as a tuple; a lone ``str`` is refused, it would iterate letter by letter.
+    """Return a collection of strings as a tuple.
+
+    A lone ``str`` is refused, it would iterate letter by letter; so is a table, whose values would be lost.
 
     Args:
         option: Name of the option.
@@ -258,7 +283,7 @@ def strings(
         check: Accepts one element.
         of: What *check* accepts, for the error.
     """
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
         raise ConfigError(option, value, f"a list of {of}")
     items = tuple(value)
     for item in items:
@@ -267,8 +292,29 @@ def strings(
     return items
 
 
+def flag(option: str, value: bool) -> bool:
+    """Return *value*, true or false and nothing that merely counts as one: ``"false"`` would be true."""
+    if not isinstance(value, bool):
+        raise ConfigError(option, value, "true or false")
+    return value
+
+
+def whole_number(option: str, value: int, least: int, most: int, of: str = "a number") -> int:
+    """Return *value*, a whole number from *least* to *most*."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ConfigError(option, value, f"{of} from {least} to {most}")
+    return value
+
+
+def one_line(option: str, value: str, of: str = "text") -> str:
+    """Return *value*, text on one line: not empty, and without control characters."""
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise ConfigError(option, value, f"{of} on one line, not empty")
+    return value
+
+
 def header_name(option: str, value: str) -> str:
     """Return *value*, the name of a header."""
-    if not isinstance(value, str) or not is_token(value):
+    if not isinstance(value, str) or not is_token(value) or len(value) > 256:
         raise ConfigError(option, value, "a header name")
     return value

@@ -677,7 +677,7 @@ def test_takes_a_page_of_the_user_s_own(tmp_path: Path) -> None:
         ({"attempts": True}, "attempts"),
         ({"window": "soon"}, "window"),
         ({"title": ""}, "title"),
-        ({"realm": 'a"b'}, "realm"),
+        ({"realm": "a\nb"}, "realm"),
         ({"required": 1}, "required"),
         ({"users": {"a": "plain-password"}}, "hash"),
         ({"template": "/no/such/file"}, "template"),

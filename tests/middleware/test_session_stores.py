@@ -451,3 +451,25 @@ def test_survives_a_restart_of_redis_with_persistence(services: Any, tmp_path: P
         kept = answer.text.split(",")
 
     assert len(kept) == 21
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "redis://:hunter2@[",
+            "redis://u:hunter2/x@host:1/0",
+            "redis://:hunter2@host/?db=x",
+            "redis://hunter2:x@h:hunter2",
+        ),
+        *("memcached://u:hunter2@host:port", "memcached://hunter2/x", "memcached://h/?prefix=hunter2%20"),
+        *("nodb://u:hunter2@host/db", "postgresql://u:hunter2@host:port/db"),
+    ],
+)
+def test_a_wrong_url_is_refused_without_its_password(url: str) -> None:
+    """Wherever a slip moves the password of a URL to, the error quotes neither the URL nor what a library says of it."""
+    with pytest.raises(ConfigError) as caught:
+        SessionMiddleware(RecordingApp(), secret="0123456789abcdefghijklmnopqrstuvwxyz", store=url)
+
+    assert caught.value.option == "store"
+    assert "hunter2" not in str(caught.value)

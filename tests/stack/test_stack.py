@@ -298,3 +298,24 @@ def test_shows_options_with_their_origins() -> None:
 def test_repr_draws_the_stack() -> None:
     """From the outside in."""
     assert repr(stack_of("a", "b", app=RecordingApp())) == "<Stack a, b, lamella.stack.testing.apps:RecordingApp>"
+
+
+@pytest.mark.parametrize(
+    ("use", "options"),
+    [
+        (
+            "session",
+            {"secret": Secret("kZ3vQmP0sLx8RtYw2NbUeHaJdGfC6iVo"), "store": "redis://:hunter2@localhost:6379/0"},
+        ),
+        ("session", {"secret": Secret("kZ3vQmP0sLx8RtYw2NbUeHaJdGfC6iVo"), "store": "postgresql://u:hunter2@h/db"}),
+        ("bearer_auth", {"algorithms": (), "tokens": {"dead" * 16: "hunter2"}}),
+    ],
+)
+def test_shows_no_password_of_an_address_and_no_digest(use: str, options: dict[str, Any]) -> None:
+    """What stands in the URL of a store, and the digests of tokens, are masked like a secret."""
+    layer = Layer(use, **options)
+
+    shown = repr(layer) + "".join(setting.shown for setting in layer.settings)
+
+    assert "hunter2" not in shown
+    assert "dead" not in shown

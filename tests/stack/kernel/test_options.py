@@ -143,3 +143,44 @@ def test_a_missing_extra_is_named() -> None:
     with pytest.raises(MissingExtraError, match=r"pip install 'lamella\[redis\]'"):
         import_extra("no_such_module_anywhere", "redis")
     assert issubclass(MissingExtraError, LamellaError)
+
+
+def test_a_flag_is_true_or_false_and_nothing_else() -> None:
+    """``1`` and ``"false"`` merely count as true."""
+    assert options.flag("secure", True) is True
+    for wrong in (1, 0, "false", None, []):
+        with pytest.raises(ConfigError, match="secure: expected true or false"):
+            options.flag("secure", wrong)  # type: ignore[arg-type]
+
+
+def test_a_whole_number_lies_between_its_bounds() -> None:
+    """Neither a truth value nor a fraction is one."""
+    assert options.whole_number("hops", 1, 1, 9) == 1
+    for wrong in (0, 10, True, 1.0, "1", 10**40):
+        with pytest.raises(ConfigError, match="hops: expected a number from 1 to 9"):
+            options.whole_number("hops", wrong, 1, 9)  # type: ignore[arg-type]
+
+
+def test_one_line_is_one_line() -> None:
+    """Nothing that ends a line, hides, or cannot be written."""
+    assert options.one_line("title", "Grüße") == "Grüße"
+    for wrong in ("", "a\nb", "a\x85b", "\ud800", b"a", None):
+        with pytest.raises(ConfigError, match="title: expected text on one line"):
+            options.one_line("title", wrong)  # type: ignore[arg-type]
+
+
+def test_an_error_is_one_line_whatever_the_value_is() -> None:
+    """A repr of the user's own class may have lines, or raise; the name may come from a table."""
+
+    class Bad:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    class Long:
+        def __repr__(self) -> str:
+            return "a\nb"
+
+    for value in (Bad(), Long(), "\ud800\x85", [Bad()]):
+        message = str(ConfigError("roles.\n", value, "a list"))
+        assert message.isprintable()
+        assert message.startswith("roles.\\n: expected a list, not ")
