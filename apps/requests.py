@@ -14,7 +14,6 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import webob
-from msgspec import json as msgspec_json
 from webob.multidict import GetDict, MultiDict, NestedMultiDict, NoVars
 
 from lamella.stack.kernel.errors import BadRequestError, LamellaError
@@ -178,14 +177,14 @@ class Request(webob.Request):
     def json(self) -> JSON:
         """The content as JSON, strictly as RFC 8259 has it: UTF-8, no NaN, no lone surrogates."""
         try:
-            value: JSON = msgspec_json.decode(self.body)
+            value: JSON = _msgspec_json().decode(self.body)
         except (ValueError, RecursionError):
             raise BadRequestError("the content is not JSON") from None
         return value
 
     @json.setter
     def json(self, value: JSON) -> None:
-        self.body = msgspec_json.encode(value)
+        self.body = _msgspec_json().encode(value)
 
     json_body = json
 
@@ -270,3 +269,10 @@ def safe_filename(name: str, default: str = "file") -> str:
     while len(name.encode()) > 200:  # most file systems take 255 bytes; room for a suffix of your own
         name = name[:-1]
     return name or default
+
+
+def _msgspec_json() -> Any:
+    """Return ``msgspec.json``, imported with the first JSON: it takes 30 of the 85 ms of the whole router."""
+    from msgspec import json
+
+    return json
