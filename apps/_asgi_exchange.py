@@ -66,12 +66,12 @@ class Exchange:
         self._app = app
         self._scope = scope
         self._buffer_bytes = buffer_bytes
+        self._left = body_length(environ)
         self._signal = Signal()
         self._task: asyncio.Task[None] | None = None
 
         # The request's body. The server's thread reads while `_is_asked`.
         self._input: Any = environ.get("wsgi.input")
-        self._left = body_length(environ)
         self._is_asked = False
         self._is_read = self._left == 0
         self._inbox: deque[Message] = deque()

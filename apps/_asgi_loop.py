@@ -112,6 +112,7 @@ class Loop:
 
     def __init__(self) -> None:
         _refuse_uwsgi_without_threads()
+        _refuse_late_gevent()
         self.pid = os.getpid()
         self.tasks: set[asyncio.Task[None]] = set()
         self.lifespans: dict[int, Lifespan] = {}
@@ -149,14 +150,22 @@ class Loop:
             raise LamellaError("the event loop for ASGI apps cannot be opened; the traceback is in the log")
 
     def submit(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run *work* as a task, in a copy of the caller's context variables."""
+        """Run *work* as a task, in a copy of the caller's context variables.
+
+        Raises:
+            LamellaError: The loop has ended, because the process does.
+        """
 
         def begin() -> None:
             task = self.loop.create_task(work)
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
 
-        self.call(begin)
+        try:
+            self.loop.call_soon_threadsafe(begin, context=contextvars.copy_context())
+        except RuntimeError:
+            work.close()
+            raise LamellaError("the process is ending; it runs no ASGI app any more") from None
 
     def call(self, function: Callable[..., object], *arguments: object) -> None:
         """Call *function* in the loop's thread, soon; nothing happens once the loop has ended."""
@@ -220,11 +229,24 @@ def _refuse_uwsgi_without_threads() -> None:
         raise LamellaError("an ASGI app needs Python threads: start uWSGI with --enable-threads")
 
 
+def _refuse_late_gevent() -> None:
+    """A framework that was imported before gevent patched keeps one set of thread-locals for all greenlets.
+
+    anyio's worker threads (every sync endpoint of Starlette and FastAPI) then fail and hang.
+    """
+    locals_of_anyio = getattr(sys.modules.get("anyio._core._eventloop"), "threadlocals", None)
+    if _gevent() is not None and type(locals_of_anyio).__module__ == "_thread":
+        raise LamellaError(
+            "gevent replaced threads after the ASGI app was imported: run gunicorn's gevent worker without --preload"
+        )
+
+
 def _text(value: object) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
-_lock = threading.Lock()
+_make_lock = threading.Lock
+_lock = _make_lock()
 _loop: Loop | None = None
 
 
@@ -237,7 +259,11 @@ def current_loop() -> Loop:
 
 
 def _open_loop() -> Loop:
-    global _loop
+    global _lock, _loop, _make_lock
+    if _make_lock is not threading.Lock:
+        # gevent has patched since (gunicorn --preload): a lock of threads would stop every greenlet.
+        _make_lock = threading.Lock
+        _lock = _make_lock()
     with _lock:
         if _loop is None or _loop.pid != os.getpid() or _loop._closed:
             _loop = Loop()
@@ -248,7 +274,7 @@ def _open_loop() -> Loop:
 def _forget() -> None:
     """In a forked process: its parent's thread is not there, and its parent's lock may be taken for ever."""
     global _lock, _loop
-    _lock, _loop = threading.Lock(), None
+    _lock, _loop = _make_lock(), None
 
 
 os.register_at_fork(after_in_child=_forget)

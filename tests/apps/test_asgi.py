@@ -37,7 +37,7 @@ from lamella.stack import Layer, Stack, StackFileError, load
 from lamella.stack.check import check
 from lamella.stack.kernel.asgi import as_wsgi, is_asgi
 from lamella.stack.kernel.context import current
-from lamella.stack.kernel.errors import ConfigError
+from lamella.stack.kernel.errors import ConfigError, LamellaError
 from lamella.stack.routes import routes
 from lamella.stack.testing import call as send_request
 from lamella.stack.testing import environ, lint
@@ -850,6 +850,97 @@ def test_a_process_of_multiprocessing_shuts_down_too() -> None:
     assert here.recv() == "down"
     process.join(PATIENCE)
     assert process.exitcode == 0
+
+
+GREENLETS = """
+import sys, warnings
+warnings.simplefilter("ignore")
+sys.path.insert(0, {path!r})
+if {late!r}:
+    import fastapi
+from gevent import monkey, pool
+monkey.patch_all()
+import time, fastapi
+from lamella.apps.asgi import ASGIApp
+from lamella.stack.testing import call, environ
+
+app = fastapi.FastAPI()
+
+@app.get("/")
+def root():
+    time.sleep(0.1)
+    return 1
+
+wrapped = ASGIApp(app)
+try:
+    print(call(wrapped, environ()).text)
+except Exception as error:
+    sys.exit(str(error))
+began = time.monotonic()
+ticks = []
+def tick():
+    while len(ticks) < 8:
+        time.sleep(0.01)
+        ticks.append(1)
+group = pool.Group()
+group.spawn(tick)
+for _ in range(10):
+    group.spawn(call, wrapped, environ())
+group.join()
+print(time.monotonic() - began < 0.8, len(ticks))
+"""
+
+
+def _with_gevent(*, late: bool) -> subprocess.CompletedProcess[str]:
+    """Run the program above."""
+    pytest.importorskip("gevent")
+    path = next(folder for folder in sys.path if (Path(folder) / "lamella" / "middleware").is_dir())
+    program = GREENLETS.format(path=path, late=late)
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_greenlets_wait_without_holding_up_their_thread() -> None:
+    """Ten sync endpoints at a time, and others go on meanwhile: the loop runs in a real thread."""
+    done = _with_gevent(late=False)
+
+    assert done.stdout.split() == ["1", "True", "8"], done.stderr
+
+
+def test_gevent_after_the_framework_is_refused() -> None:
+    """gunicorn --preload with gevent: each sync endpoint would hang."""
+    done = _with_gevent(late=True)
+
+    assert done.returncode == 1
+    assert "without --preload" in done.stderr
+
+
+def test_uwsgi_without_threads_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its default gives Python's threads no time, and every request would hang."""
+    from types import ModuleType
+
+    from lamella.apps._asgi_loop import Loop
+
+    uwsgi: Any = ModuleType("uwsgi")
+    uwsgi.opt = {"master": True, b"lazy-apps": True}
+    monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
+    with pytest.raises(LamellaError, match="--enable-threads"):
+        Loop()
+    uwsgi.opt["enable-threads"] = True
+    Loop().close()
+
+
+def test_a_process_that_ends_says_so() -> None:
+    """Instead of waiting for an answer that nobody makes."""
+    from lamella.apps._asgi_loop import Loop
+
+    async def work() -> None: ...
+
+    loop = Loop()
+    loop.close()
+    loop.close()
+    with pytest.raises(LamellaError, match="ending"):
+        loop.submit(work())
+    loop.call(print)
 
 
 # --- where an app is named ----------------------------------------------------------------------
