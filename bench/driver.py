@@ -27,7 +27,7 @@ class Effort(NamedTuple):
     all: bool
 
 
-FULL = Effort(0.02, 15, 5, True)
+FULL = Effort(0.02, 11, 3, True)
 QUICK = Effort(0.008, 5, 2, False)
 
 

@@ -51,7 +51,7 @@ def _layers() -> Iterator[Promise]:
     yield Promise("mount: Werkzeug", "mounts", ("Werkzeug", "1 mount"), (ours, "1 mount"), ">=", 1.2)
     yield Promise("1,000 mounts: 1 mount", "mounts", (ours, "1000 mounts"), (ours, "1 mount"), "<=", 1.1)
     yield Promise("access log: TransLogger", "log", ("Paste TransLogger", "to a file"), (ours, "to a file"), ">=", 3)
-    headers = "lamella, headers (security_headers)"
+    headers = "lamella, adds a header"
     yield Promise("40 layers that change headers: 20 layers", "layers", (headers, "40"), (headers, "20"), "<=", 2.1)
 
 

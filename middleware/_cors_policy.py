@@ -25,6 +25,7 @@ _SAFELISTED = frozenset({"GET", "HEAD", "POST"})
 _MOST_HEADERS = 64
 _LABELS = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+")
 _REMEMBERED_ORIGINS = 256
+_LONGEST_REMEMBERED = 1024
 
 
 class Policy:
@@ -43,6 +44,7 @@ class Policy:
         "_preflight",
         "_reflect",
         "_remembered",
+        "_remembered_preflights",
         "_tests",
         "constant",
         "credentials",
@@ -81,6 +83,7 @@ class Policy:
         if max_age is not None:
             self._preflight.append(("Access-Control-Max-Age", str(int(duration("max_age", max_age)))))
         self._remembered: dict[str, Headers] = {}
+        self._remembered_preflights: dict[tuple[str, str, str, bool], Headers] = {}
 
     def allows(self, origin: str) -> bool:
         """Tell whether *origin*, byte for byte as the client sent it, is allowed."""
@@ -123,6 +126,10 @@ class Policy:
         Returns:
             The fields that allow the request, or why it is refused.
         """
+        key = (origin, method, headers, private)
+        remembered = self._remembered_preflights.get(key)
+        if remembered is not None:
+            return remembered
         if not self.allows(origin):
             return "the origin is not allowed"
         if method not in self._allowed_methods and method not in _SAFELISTED:
@@ -139,6 +146,9 @@ class Policy:
             fields.append(("Access-Control-Allow-Headers", ", ".join(asked)))
         if private:
             fields.append(("Access-Control-Allow-Private-Network", "true"))
+        # A browser sends the same few for each page of an app.
+        if len(self._remembered_preflights) < _REMEMBERED_ORIGINS and len(origin) + len(headers) < _LONGEST_REMEMBERED:
+            self._remembered_preflights[key] = fields
         return fields
 
 

@@ -18,7 +18,7 @@ an origin that is not allowed is still carried out; only its answer is hidden fr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lamella.stack.kernel.environ import direct
@@ -27,7 +27,7 @@ from lamella.stack.kernel.options import Duration
 from lamella.stack.kernel.order import Outside
 from lamella.stack.kernel.paths import canonical_path
 from lamella.stack.kernel.patterns import read_policies
-from lamella.stack.kernel.response import Headers, add_vary, answer, edit_headers, refuse
+from lamella.stack.kernel.response import Headers, add_vary, answer, refuse
 
 from ._cors_policy import OriginSpec, Policy
 
@@ -38,10 +38,8 @@ __all__ = ["CORSMiddleware"]
 
 #: What a preflight's answer depends on (Fetch standard, and Private Network Access).
 _PREFLIGHT_VARY = (
-    "Origin",
-    "Access-Control-Request-Method",
-    "Access-Control-Request-Headers",
-    "Access-Control-Request-Private-Network",
+    "Vary",
+    "Origin, Access-Control-Request-Method, Access-Control-Request-Headers, Access-Control-Request-Private-Network",
 )
 
 
@@ -143,19 +141,26 @@ class CORSMiddleware:
             fields = policy.answer_fields(origin)
             vary = not policy.constant
 
-            def edit(headers: Headers) -> Headers:
+            # What edit_headers() does, without its second call: 0.15 of 0.45 microseconds.
+            def start(status: str, headers: Headers, exc_info: Any = None, /) -> Callable[[bytes], object]:
                 for name, _ in headers:
-                    # Only these two need a closer look, and few headers begin like them.
-                    if name[:1] in "aAvV" and name[:15].lower() in ("access-control-", "vary"):
-                        return _merged(headers, fields, vary)
-                return [*headers, *fields, _VARY] if vary else [*headers, *fields]
+                    if name not in _USUAL and name[:15].lower() in ("access-control-", "vary"):
+                        edited = _merged(headers, fields, vary)
+                        break
+                else:
+                    edited = [*headers, *fields, _VARY] if vary else [*headers, *fields]
+                return start_response(status, edited) if exc_info is None else start_response(status, edited, exc_info)
 
-            return inner(environ, edit_headers(start_response, edit))
+            return inner(environ, start)
 
         return wsgi_closure
 
 
 _VARY = ("Vary", "Origin")
+# Most headers of most answers: they need no closer look.
+_USUAL = frozenset(
+    {"Content-Type", "Content-Length", "Cache-Control", "Set-Cookie", "ETag", "Last-Modified", "Location"}
+)
 
 
 def _copied(value: Any) -> Any:
@@ -179,7 +184,7 @@ def _answer_preflight(
         environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", ""),
         private=environ.get("HTTP_ACCESS_CONTROL_REQUEST_PRIVATE_NETWORK") == "true",
     )
-    vary = ("Vary", ", ".join(_PREFLIGHT_VARY))
     if isinstance(fields, str):
-        return answer(environ, start_response, "403 Forbidden", f"CORS: {fields}\n".encode(), [vary])
-    return answer(environ, start_response, "204 No Content", b"", [*fields, vary])
+        return answer(environ, start_response, "403 Forbidden", f"CORS: {fields}\n".encode(), [_PREFLIGHT_VARY])
+    start_response("204 No Content", [*fields, _PREFLIGHT_VARY])
+    return [b""]

@@ -179,7 +179,7 @@ def run(group: Group, effort: Effort) -> Results:
     if shutil.which("wrk") is None:
         print("wrk is not installed: nothing is measured behind servers", file=sys.stderr)
         return {}
-    seconds, rounds = (3.0, 3) if effort.rounds > 10 else (1.0, 1)
+    seconds, rounds = (2.0, 2) if effort.all else (1.0, 1)
     return (_requests if group.name == "served" else _files)(seconds, rounds)
 
 
