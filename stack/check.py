@@ -88,7 +88,7 @@ def check(
 
         problems += several_processes(loader.stack, workers)
     if import_apps and not loader.errors:
-        problems += _plugged(_TRAPS, loader.stack)
+        problems += _plugged(_TRAPS, loader.stack, workers=workers if workers > 1 else None)
     if expectations and import_apps and not loader.errors and not any(not one.warning for one in problems):
         problems += _plugged(_EXPECTATIONS, loader.stack)
     problems = sort_problems([*loader.problems, *problems])
@@ -96,7 +96,7 @@ def check(
     return Report(problems, None if broken else loader.stack)
 
 
-def _plugged(where: tuple[str, str], stack: Any) -> list[Problem]:
+def _plugged(where: tuple[str, str], stack: Any, **more: Any) -> list[Problem]:
     """Call the function of a module that may not be installed."""
     module_name, function = where
     try:
@@ -105,4 +105,4 @@ def _plugged(where: tuple[str, str], stack: Any) -> list[Problem]:
         if error.name != module_name:
             raise
         return []
-    return list(getattr(module, function)(stack))
+    return list(getattr(module, function)(stack, **more))

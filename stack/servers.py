@@ -157,9 +157,11 @@ def find(name: str, *, workers: int = 1, binds: Sequence[str] = ()) -> Server:
 
 
 def several_processes(stack: Stack, workers: int) -> list[Problem]:
-    """Say which layers are wrong in several processes, each at its place in the stack file."""
+    """Say which layers and apps are wrong in several processes, each at its place in the stack file."""
     if workers < 2:
         return []
+    from lamella.stack.traps import check_secrets
+
     found = []
     for part in stack.walk():
         for layer in part.layers:
@@ -167,7 +169,7 @@ def several_processes(stack: Stack, workers: int) -> list[Problem]:
             if reason is not None:
                 message = f"{layer.full_id} works in one process only, not with {workers} workers: {reason}"
                 found.append(Problem(layer.file, layer.line, layer.column, message, phase="build"))
-    return found
+    return found + check_secrets(stack, workers=workers)
 
 
 # --- addresses ----------------------------------------------------------------------------------

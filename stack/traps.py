@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lamella.stack.kernel.mounts import fault_of_mount, innermost, is_a, patched_modules
@@ -80,15 +81,17 @@ def check_traps(stack: Stack, *, workers: int | None = None) -> list[Problem]:
 def check_secrets(stack: Stack, *, workers: int | None = None) -> list[Problem]:
     """Return the apps whose secret key is another one in each process.
 
+    The sources are read; an app that is not imported yet stays so.
+
     Args:
-        stack: Described or built, its apps imported.
+        stack: Described or built.
         workers: With more than one it is an error, with one a warning.
     """
     if workers is None:
         text = os.environ.get("WEB_CONCURRENCY", "")
         workers = int(text) if text.isascii() and text.isdigit() else 1
     problems = []
-    for one in _walk(stack, "", ()):
+    for one in _walk(stack, "", (), imports=False):
         for module_name in _modules(one):
             random = _random_key(module_name)
             if random is None:
@@ -108,7 +111,9 @@ def check_secrets(stack: Stack, *, workers: int | None = None) -> list[Problem]:
 # --- which apps there are -----------------------------------------------------------------------
 
 
-def _walk(stack: Stack, prefix: str, outside: tuple[Layer, ...], scoped: bool = False) -> Iterator[Mounted]:
+def _walk(
+    stack: Stack, prefix: str, outside: tuple[Layer, ...], scoped: bool = False, imports: bool = True
+) -> Iterator[Mounted]:
     """Yield every app of a stack: those of its mounts and hosts, and the one inside."""
     for layer in stack.layers:
         if short_name(layer.factory) == "dispatch":
@@ -116,26 +121,29 @@ def _walk(stack: Stack, prefix: str, outside: tuple[Layer, ...], scoped: bool = 
                 table = layer.options.get(option)
                 for key, target in table.items() if isinstance(table, Mapping) else ():
                     place = _place_of(layer, option, key)
-                    yield from _mounted(target, prefix + key if at else prefix, (*outside, layer), place)
+                    below = prefix + key if at else prefix
+                    yield from _mounted(target, below, (*outside, layer), place, imports)
         outside = (*outside, layer)
     application = stack.application
     if is_a(application.target, "lamella.stack.build", "Stack"):
-        yield from _walk(application.target, prefix, outside, scoped)
+        yield from _walk(application.target, prefix, outside, scoped, imports)
         return
     place = (application.file or stack.file or "stack", application.line, application.column)
     yield Mounted(innermost(application.target), application.use, prefix, outside, scoped, place)
 
 
-def _mounted(target: Any, prefix: str, outside: tuple[Layer, ...], place: tuple[str, int, int]) -> Iterator[Mounted]:
+def _mounted(
+    target: Any, prefix: str, outside: tuple[Layer, ...], place: tuple[str, int, int], imports: bool
+) -> Iterator[Mounted]:
     """Yield what one mount leads to."""
     scoped = isinstance(target, Mapping) and target.get("cookies") == "scope"
     if isinstance(target, Mapping):
         target = target.get("app")
     if is_a(target, "lamella.stack.build", "Stack"):
-        yield from _walk(target, prefix, outside, scoped)
+        yield from _walk(target, prefix, outside, scoped, imports)
         return
     use = target if isinstance(target, str) else type(target).__qualname__
-    if isinstance(target, str):
+    if isinstance(target, str) and imports:
         try:
             target = import_attribute(target)
         except UnresolvedError:
@@ -203,6 +211,12 @@ def _random_key(module_name: str) -> _RandomKey | None:
 
     file = getattr(sys.modules.get(module_name), "__file__", None)
     if not file:
+        try:
+            spec = find_spec(module_name)
+        except (ImportError, ValueError):
+            return None
+        file = spec.origin if spec is not None else None
+    if not file or not file.endswith(".py"):
         return None
     try:
         with open(file, "rb") as source:

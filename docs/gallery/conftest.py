@@ -77,20 +77,20 @@ class Site:
         self.folder = folder
         self.cookies = CookieJar()
 
-    def __call__(self, method: str, path: str, *, follow: bool = False, **headers: str) -> Answer:
+    def __call__(self, method: str, path: str, *, follow: bool = False, **headers: Any) -> Answer:
         """Send a request without content."""
         return self.send(method, path, follow=follow, **headers)
 
-    def get(self, path: str, *, follow: bool = False, **headers: str) -> Answer:
+    def get(self, path: str, *, follow: bool = False, **headers: Any) -> Answer:
         """Ask for a page; *follow* redirects."""
         return self.send("GET", path, follow=follow, **headers)
 
-    def post(self, path: str, *, follow: bool = False, form: dict[str, str] | None = None, **headers: str) -> Answer:
+    def post(self, path: str, *, follow: bool = False, form: dict[str, str] | None = None, **headers: Any) -> Answer:
         """Send a form, as a page of the site would."""
         headers = {"Origin": self.url, **headers}
         return self.send("POST", path, urllib.parse.urlencode(form or {}).encode(), follow=follow, **headers)
 
-    def post_json(self, path: str, value: Any, **headers: str) -> Answer:
+    def post_json(self, path: str, value: Any, **headers: Any) -> Answer:
         """Send JSON."""
         return self.send("POST", path, json.dumps(value).encode(), **{"Content-Type": "application/json", **headers})
 
@@ -101,7 +101,7 @@ class Site:
         return self.send("POST", path, head.encode() + content + b"\r\n--edge--\r\n", **headers)
 
     def send(
-        self, method: str, path: str, body: bytes | None = None, *, follow: bool = False, **headers: str
+        self, method: str, path: str, body: bytes | None = None, *, follow: bool = False, **headers: Any
     ) -> Answer:
         """Send a request."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
