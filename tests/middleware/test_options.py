@@ -205,7 +205,7 @@ def test_refuses_each_wrong_value_when_it_is_built(module: str, option: str) -> 
 
 @pytest.mark.parametrize(("module", "option"), OPTIONS)
 def test_takes_no_control_characters(module: str, option: str) -> None:
-    """Text with a line break, a NUL or half a character means no name, path or header; only an expression may have it."""
+    """A line break, a NUL or half a character belong to no name, path or header; only an expression may have them."""
     subject = subject_of(module)
     parameter = signature(subject.factory).parameters[option]
     if "regex" in parameter.kinds or "secret" in parameter.kinds:

@@ -467,7 +467,7 @@ def test_survives_a_restart_of_redis_with_persistence(services: Any, tmp_path: P
     ],
 )
 def test_a_wrong_url_is_refused_without_its_password(url: str) -> None:
-    """Wherever a slip moves the password of a URL to, the error quotes neither the URL nor what a library says of it."""
+    """Wherever a slip moves the password to, the error quotes neither the URL nor what a library says of it."""
     with pytest.raises(ConfigError) as caught:
         SessionMiddleware(RecordingApp(), secret="0123456789abcdefghijklmnopqrstuvwxyz", store=url)
 
