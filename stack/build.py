@@ -1,4 +1,4 @@
-"""``Stack`` and ``Layer``: a stack as data, and as a WSGI application.
+"""``Stack``: layers around an application, as data and as a WSGI application.
 
 A stack is built when it is made, from the inside out: every layer's constructor has run
 before the first request. Nothing changes afterwards; ``without``, ``replace``, ``only`` and
@@ -14,32 +14,27 @@ before the first request. Nothing changes afterwards; ``without``, ``replace``, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from lamella.stack.kernel.asgi import as_wsgi
 from lamella.stack.kernel.environ import direct
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.faults import note_app
-from lamella.stack.kernel.options import Secret
-from lamella.stack.problems import UnresolvedError, did_you_mean
-from lamella.stack.references import PasteApp, default_id, find_app, find_layer, short_name
+from lamella.stack.layer import ID, Application, Frozen, Layer, make_application
+from lamella.stack.problems import did_you_mean
 from lamella.stack.scope import When
+from lamella.stack.settings import Origin, Setting
 
 if TYPE_CHECKING:
     import os
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from lamella.stack.problems import Problem
-    from lamella.stack.signatures import Signature
     from lamella.stack.statements import Description, Expectation, Silence
     from lamella.stack.trace import Trace
 
-__all__ = ["Application", "Around", "Layer", "Origin", "Setting", "Stack", "load"]
-
-_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+__all__ = ["Application", "Around", "Layer", "Origin", "Setting", "Stack", "load", "stacks_in"]
 
 
 def load(path: str | os.PathLike[str], profile: str | None = None) -> Stack:
@@ -57,318 +52,13 @@ def load(path: str | os.PathLike[str], profile: str | None = None) -> Stack:
     return load_stack(path, profile)
 
 
-class Origin:
-    """Where the value of an option comes from.
-
-    Args:
-        kind: ``default``, ``python``, ``file``; ``env`` or ``insecure`` where the value is not in the
-            stack file itself, ``outside`` where it comes from another file or from several places.
-        detail: From where, such as ``env SHOP_KEY``.
-        profile: Name of the profile that sets it; empty outside of profiles.
-        file: The stack file, where it stands in one.
-        line: Counted from 1.
-        column: Counted from 1.
-    """
-
-    __slots__ = ("column", "detail", "file", "kind", "line", "profile")
-
-    def __init__(
-        self, kind: str, detail: str = "", *, profile: str = "", file: str = "", line: int = 0, column: int = 0
-    ) -> None:
-        self.kind = kind
-        self.detail = detail
-        self.profile = profile
-        self.file = file
-        self.line = line
-        self.column = column
-
-    def __str__(self) -> str:
-        if not self.file:
-            return self.kind
-        at = f"{self.file}:{self.line}"
-        words = [f"profile {self.profile}"] if self.profile else []
-        if self.detail:
-            words.append(self.detail)
-        return f"{', '.join(words)} ({at})" if words else at
-
-    def __repr__(self) -> str:
-        return f"<Origin {self}>"
-
-
-class Setting:
-    """One option of a layer, for showing.
-
-    Args:
-        name: The option.
-        value: What the factory gets; a secret one is shown as ``***`` by :attr:`shown` and ``repr``.
-        origin: Where the value comes from.
-        is_secret: The value is masked.
-    """
-
-    __slots__ = ("is_secret", "name", "origin", "value")
-
-    def __init__(self, name: str, value: Any, origin: Origin, is_secret: bool) -> None:
-        self.name = name
-        self.value = value
-        self.origin = origin
-        self.is_secret = is_secret
-
-    @property
-    def shown(self) -> str:
-        """The value as text, masked where it is secret."""
-        if self.is_secret and self.value is not None:
-            if isinstance(self.value, (list, tuple)):
-                return "[" + ", ".join("***" for _ in self.value) + "]"
-            return "***"
-        return repr(self.value)
-
-    def __repr__(self) -> str:
-        return f"<Setting {self.name}={self.shown} from {self.origin}>"
-
-
-class _Frozen:
-    """Attributes are set once, by :meth:`_set`."""
-
-    __slots__ = ()
-
-    def _set(self, **attributes: Any) -> None:
-        for name, value in attributes.items():
-            object.__setattr__(self, name, value)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"a {type(self).__name__} does not change; its methods return another one")
-
-    def __delattr__(self, name: str) -> None:
-        self.__setattr__(name, None)
-
-
-class Layer(_Frozen):
-    """One layer of a stack: what makes it, its options, its scope.
-
-    Args:
-        use: The class or function, or its name: ``"cors"``, ``"module:attribute"``, ``"egg:Dist#name"``.
-        id: Unique in the stack; the name in *use* by default.
-        when: The scope: ``paths``, ``except``, ``methods``, ``hosts``, each a list.
-        **options: Handed to the factory as they are.
-
-    Raises:
-        ConfigError: *use* cannot be found, *when* is empty or wrong, or an option is unknown.
-    """
-
-    __slots__ = (
-        "_signature", "column", "factory", "file", "id", "line", "options", "origins", "stack", "use", "when",
-    )  # fmt: skip
-
-    use: str
-    id: str
-    factory: Callable[..., Any]
-    when: When | None
-    #: What the factory is called with, besides the app.
-    options: Mapping[str, Any]
-    #: Where each of *options* comes from.
-    origins: Mapping[str, Origin]
-    #: Name of the sub-stack that it is in; empty in the main one.
-    stack: str
-    #: Where it stands in a stack file; empty and 0 for one made in Python.
-    file: str
-    line: int
-    column: int
-
-    def __init__(
-        self,
-        use: str | Callable[..., Any],
-        /,
-        *,
-        id: str | None = None,
-        when: When | Mapping[str, Iterable[str]] | None = None,
-        **options: Any,
-    ) -> None:
-        if isinstance(use, str):
-            try:
-                factory = find_layer(use)
-            except UnresolvedError as error:
-                raise ConfigError("use", use, f"a layer: {error}") from error
-            name = default_id(use)
-        elif callable(use):
-            factory, name = use, short_name(use)
-        else:
-            raise ConfigError("use", use, "a layer's name, class or function")
-        if id is not None and (not isinstance(id, str) or _ID.fullmatch(id) is None):
-            raise ConfigError("id", id, "letters, digits, _ and -, beginning with a letter or _")
-        scope = when if when is None or isinstance(when, When) else When(**when)
-        shown = use if isinstance(use, str) else _qualified(use)
-        origins = dict.fromkeys(options, Origin("python"))
-        self._fill(shown, id or name, factory, scope, options, origins)
-        self._check_names()
-
-    @classmethod
-    def _make(
-        cls,
-        use: str,
-        id: str,
-        factory: Callable[..., Any],
-        when: When | None,
-        options: Mapping[str, Any],
-        origins: Mapping[str, Origin],
-        *,
-        signature: Signature | None = None,
-        stack: str = "",
-        file: str = "",
-        line: int = 0,
-        column: int = 0,
-    ) -> Layer:
-        """Make a layer out of parts that have been checked."""
-        made = cls.__new__(cls)
-        made._fill(use, id, factory, when, options, origins, signature, stack, file, line, column)
-        return made
-
-    def _fill(
-        self,
-        use: str,
-        id: str,
-        factory: Callable[..., Any],
-        when: When | None,
-        options: Mapping[str, Any],
-        origins: Mapping[str, Origin],
-        signature: Signature | None = None,
-        stack: str = "",
-        file: str = "",
-        line: int = 0,
-        column: int = 0,
-    ) -> None:
-        self._set(
-            use=use, id=id, factory=factory, when=when, stack=stack, file=file, line=line, column=column,
-            options=MappingProxyType(dict(options)), origins=MappingProxyType(dict(origins)), _signature=signature,
-        )  # fmt: skip
-
-    def _changed(self, **parts: Any) -> Layer:
-        kept = {name: getattr(self, name) for name in self.__slots__ if name != "_signature"}
-        kept.update(parts)
-        return Layer._make(signature=self._signature, **kept)
-
-    @property
-    def full_id(self) -> str:
-        """The id as a profile addresses it: ``id``, or ``sub-stack/id``."""
-        return f"{self.stack}/{self.id}" if self.stack else self.id
-
-    @property
-    def signature(self) -> Signature | None:
-        """The options that the factory takes; None where it does not tell."""
-        if self._signature is None:
-            from lamella.stack.signatures import signature
-
-            try:
-                self._set(_signature=signature(self.factory))
-            except ValueError:
-                return None
-        return self._signature
-
-    _signature: Signature | None
-
-    def _check_names(self) -> None:
-        known = self.signature
-        if known is None or known.takes_any:
-            return
-        for name in self.options:
-            if name not in known.parameters:
-                hint = did_you_mean(name, known.parameters) or ": " + ", ".join(known.parameters)
-                raise ConfigError(self.id, name, f"one of its options{hint}")
-
-    @property
-    def settings(self) -> tuple[Setting, ...]:
-        """Every option with its value and origin, those left at their defaults included."""
-        from lamella.stack.signatures import REQUIRED
-
-        known = self.signature
-        parameters = dict(known.parameters) if known is not None else {}
-        found = []
-        for name in [*parameters, *(name for name in self.options if name not in parameters)]:
-            is_secret = known.get(name).is_secret if known is not None else False
-            if name in self.options:
-                value = self.options[name]
-                secret = is_secret or _holds_secret(value)
-                found.append(Setting(name, value, self.origins[name], secret))
-            elif parameters[name].default is not REQUIRED:
-                found.append(Setting(name, parameters[name].default, Origin("default"), is_secret))
-        return tuple(found)
-
-    def __repr__(self) -> str:
-        shown = [f"{one.name}={one.shown}" for one in self.settings if one.name in self.options]
-        parts = [repr(self.use), f"id={self.id!r}", *shown]
-        if self.when is not None:
-            parts.append(f"when={self.when.as_dict()}")
-        return f"Layer({', '.join(parts)})"
-
-
-def _qualified(factory: Any) -> str:
-    name = getattr(factory, "__qualname__", None) or type(factory).__qualname__
-    module = getattr(factory, "__module__", None) or type(factory).__module__
-    return f"{module}:{name}"
-
-
-# How the hash of a password begins; a hash is not for everybody's eyes either.
-_HASHES = ("$2a$", "$2b$", "$2y$", "$5$", "$6$", "$argon2", "$apr1$", "{SHA}")
-
-
-def _holds_secret(value: object) -> bool:
-    if isinstance(value, Secret):
-        return True
-    if isinstance(value, str):
-        # The second is an address with a user and mostly a password: redis://:password@host.
-        return value.startswith(_HASHES) or "@" in value.partition("://")[2]
-    if isinstance(value, Mapping):
-        return any(map(_holds_secret, value.values())) or any(map(_is_digest, value))
-    return isinstance(value, (list, tuple)) and any(map(_holds_secret, value))
-
-
-def _is_digest(name: object) -> bool:
-    """Tell whether a key is the SHA-256 of something, as tables of tokens have them."""
-    return isinstance(name, str) and len(name) == 64 and not name.strip("0123456789abcdefABCDEF")
-
-
-class Application(_Frozen):
-    """The innermost application of a stack.
-
-    Args:
-        use: How it is named; a Python path for an object.
-        target: The WSGI application itself.
-        stack: Name of the sub-stack that it is in; empty in the main one.
-        file: The stack file, where it stands in one.
-        line: Counted from 1.
-        column: Counted from 1.
-    """
-
-    __slots__ = ("column", "file", "line", "stack", "target", "use")
-
-    id = "app"
-    use: str
-    target: Any
-    stack: str
-    file: str
-    line: int
-    column: int
-
-    def __init__(
-        self, use: str, target: Any, *, stack: str = "", file: str = "", line: int = 0, column: int = 0
-    ) -> None:
-        self._set(use=use, target=target, stack=stack, file=file, line=line, column=column)
-
-    def _changed(self, **parts: Any) -> Application:
-        kept = {name: getattr(self, name) for name in self.__slots__}
-        kept.update(parts)
-        return Application(**kept)
-
-    def __repr__(self) -> str:
-        return f"Application({self.use!r})"
-
-
 #: Called with each built layer, and with the innermost application, when a stack is built with
 #: probes; returns what takes its place.
 Around = Callable[["Layer | Application", "WSGIApplication"], "WSGIApplication"]
 Failed = Callable[["Layer | Application", BaseException], None]
 
 
-class Stack(_Frozen):
+class Stack(Frozen):
     """Layers around an application; itself a WSGI application.
 
     Args:
@@ -412,14 +102,14 @@ class Stack(_Frozen):
         made = [one if isinstance(one, Layer) else Layer(one) for one in layers]
         if app is None:
             raise ConfigError("app", app, "an application inside the layers")
-        if name and _ID.fullmatch(name) is None:
+        if name and ID.fullmatch(name) is None:
             raise ConfigError("name", name, "letters, digits, _ and -, beginning with a letter or _")
         seen: set[str] = set()
         for layer in made:
             if layer.id in seen:
                 raise ConfigError("id", layer.id, "an id of its own for each layer")
             seen.add(layer.id)
-        self._fill([layer._changed(stack=name) for layer in made], _application(app, name), name=name)
+        self._fill([layer._changed(stack=name) for layer in made], make_application(app, name), name=name)
         self._build()
 
     @classmethod
@@ -554,10 +244,10 @@ class Stack(_Frozen):
                 pending.extend(stack._direct_stacks())
 
     def _direct_stacks(self) -> Iterator[Stack]:
-        yield from _stacks_in(self.application.target)
+        yield from stacks_in(self.application.target)
         for layer in self.layers:
             for value in layer.options.values():
-                yield from _stacks_in(value)
+                yield from stacks_in(value)
 
     def __iter__(self) -> Iterator[Layer]:
         return iter(self.layers)
@@ -654,18 +344,18 @@ class Stack(_Frozen):
 
     def with_app(self, app: Any) -> Stack:
         """Return the same layers around another application."""
-        return self._copy(self.layers, application=_application(app, self.name))._ready()
+        return self._copy(self.layers, application=make_application(app, self.name))._ready()
 
     def _with(self, id: str, change: Callable[[Layer], tuple[Layer, ...]]) -> Stack:
         """Return a stack, not built yet, in which *change* has replaced one layer."""
         stack, last = self._locate(id)
         layers = [new for layer in stack.layers for new in (change(layer) if layer.id == last else (layer,))]
-        return self._swapped({_identity(stack): stack._copy(layers)})
+        return self._swapped({stack: stack._copy(layers)})
 
-    def _swapped(self, new: dict[int, Stack]) -> Stack:
+    def _swapped(self, new: dict[Stack, Stack]) -> Stack:
         """Return this stack with other sub-stacks in it, at any depth."""
-        if _identity(self) in new:
-            return new[_identity(self)]
+        if self in new:
+            return new[self]
         layers = []
         for layer in self.layers:
             options = {name: _swapped_value(value, new) for name, value in layer.options.items()}
@@ -677,7 +367,7 @@ class Stack(_Frozen):
         )
         if not changed:
             return self
-        new[_identity(self)] = made = self._copy(layers, application=self.application._changed(target=target))
+        new[self] = made = self._copy(layers, application=self.application._changed(target=target))
         return made
 
     def _copy(self, layers: Iterable[Layer], application: Application | None = None) -> Stack:
@@ -691,33 +381,16 @@ class Stack(_Frozen):
         return self
 
 
-def _identity(stack: Stack) -> int:
-    return id(stack)
-
-
-def _application(app: Any, stack: str) -> Application:
-    """Find the app that was given in Python."""
-    if not isinstance(app, str):
-        if not callable(app):
-            raise ConfigError("app", app, 'a WSGI application, or its name "module:attribute"')
-        return Application(_qualified(app), as_wsgi("app", app), stack=stack)
-    try:
-        found = find_app(app)
-    except UnresolvedError as error:
-        raise ConfigError("app", app, f"an application: {error}") from error
-    return Application(app, as_wsgi("app", found() if isinstance(found, PasteApp) else found), stack=stack)
-
-
-def _stacks_in(value: Any) -> Iterator[Stack]:
+def stacks_in(value: Any) -> Iterator[Stack]:
     """Find the stacks in an option: themselves, in lists, in tables."""
     if isinstance(value, Stack):
         yield value
     elif isinstance(value, dict):
         for inner in value.values():
-            yield from _stacks_in(inner)
+            yield from stacks_in(inner)
     elif isinstance(value, (list, tuple)):
         for inner in value:
-            yield from _stacks_in(inner)
+            yield from stacks_in(inner)
 
 
 def _built_value(value: Any, around: Around | None) -> Any:
@@ -733,7 +406,7 @@ def _built_value(value: Any, around: Around | None) -> Any:
     return value
 
 
-def _swapped_value(value: Any, new: dict[int, Stack]) -> Any:
+def _swapped_value(value: Any, new: dict[Stack, Stack]) -> Any:
     if isinstance(value, Stack):
         return value._swapped(new)
     if type(value) is dict:

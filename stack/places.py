@@ -116,7 +116,7 @@ def of_factory(factory: Any) -> Place:
 
 def chains(stack: Stack, describe: Describer) -> Iterator[list[Place]]:
     """Yield every way through the stack, from the outermost layer to an innermost application."""
-    from lamella.stack.build import _stacks_in
+    from lamella.stack.build import stacks_in
 
     def follow(one: Stack, outside: list[Place], seen: tuple[int, ...]) -> Iterator[list[Place]]:
         if id(one) in seen:
@@ -126,9 +126,9 @@ def chains(stack: Stack, describe: Describer) -> Iterator[list[Place]]:
         for layer in one.layers:
             chain.append(describe(layer))
             for value in layer.options.values():
-                for inner in _stacks_in(value):
+                for inner in stacks_in(value):
                     yield from follow(inner, chain, seen)
-        inner_stacks = list(_stacks_in(one.application.target))
+        inner_stacks = list(stacks_in(one.application.target))
         for inner in inner_stacks:
             yield from follow(inner, chain, seen)
         if not inner_stacks:
@@ -182,10 +182,10 @@ def mounts_of(place: Place) -> list[tuple[str, Any]]:
 
 def is_mounted(outer: Place, inner: Place) -> bool:
     """Tell whether *inner* is in a sub-stack that *outer* mounts, where paths begin anew."""
-    from lamella.stack.build import _stacks_in
+    from lamella.stack.build import stacks_in
 
     seen: set[int] = set()
-    pending = [stack for value in outer.layer.options.values() for stack in _stacks_in(value)]
+    pending = [stack for value in outer.layer.options.values() for stack in stacks_in(value)]
     while pending:
         stack = pending.pop()
         if id(stack) in seen:
