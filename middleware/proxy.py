@@ -16,6 +16,7 @@ useful too, with ``trust = []``: it then only removes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from ipaddress import collapse_addresses
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote_to_bytes
 
@@ -180,9 +181,11 @@ def _trust(
             )
         networks.append(network)
     by_version: dict[int, list[Any]] = {
-        4: [n for n in networks if n.version == 4],
-        6: [n for n in networks if n.version == 6],
+        version: list(collapse_addresses(n for n in networks if n.version == version))  # type: ignore[type-var]
+        for version in (4, 6)
     }
+    if any(network.prefixlen == 0 for known in by_version.values() for network in known):
+        raise ConfigError("trust", list(trust), "the networks of your proxies; these together are everybody's")
     memo: dict[str, bool] = {}
 
     def trusted(address: IPv4Address | IPv6Address) -> bool:

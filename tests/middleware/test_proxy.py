@@ -113,6 +113,9 @@ def test_removes_what_a_stranger_says(headers: str) -> None:
         "x_forwarded_prefix": "/admin",
         "x_original_url": "/admin",
         "x_accel_mapping": "/=/",
+        "x_sendfile_type": "X-Accel-Redirect",
+        "x_forwarded_uri": "/public",
+        "x_rewrite_url": "/public",
         "forwarded": "for=127.0.0.1;host=evil.example",
         "x_real_ip": "127.0.0.1",
         "x_remote_user": "admin",
@@ -333,6 +336,70 @@ def test_without_a_host_the_server_s_own_is_the_client_s() -> None:
     assert CLIENT.require(inside(request)).host == "localhost:8080"
 
 
+#: What a proxy may say of a client, and who that is then; a peer that is believed says nothing else.
+_SPELLINGS = {
+    "192.0.2.7": "192.0.2.7",
+    " 192.0.2.7\t": "192.0.2.7",
+    "192.0.2.7:5678": "192.0.2.7",
+    "2001:db8::1": "2001:db8::1",
+    "[2001:db8::1]": "2001:db8::1",
+    "[2001:DB8:0::1]:65535": "2001:db8::1",
+    "::ffff:192.0.2.7": "192.0.2.7",
+    "[::ffff:c000:207]:1": "192.0.2.7",
+    "192.0.2.7:_port": "192.0.2.7",
+    "": None,
+    "unknown": None,
+    "_hidden": None,
+    "localhost": None,
+    "192.0.2": None,
+    "192.0.2.07": None,
+    "192.0.2.256": None,
+    "0x7f.0.0.1": None,
+    "3221225991": None,
+    "192.0.2.7:": None,
+    "192.0.2.7:0": None,
+    "192.0.2.7:65536": None,
+    "192.0.2.7:80:80": None,
+    "[2001:db8::1": None,
+    "2001:db8::1]": None,
+    "[192.0.2.7]": None,
+    "fe80::1%eth0": None,
+    "2001:db8:::1": None,
+    "\u0661.2.3.4": None,
+    "\xb2.2.3.4": None,
+    "192.0.2.7\x00": None,
+    '"192.0.2.7"': None,
+}
+
+
+@pytest.mark.parametrize("text", _SPELLINGS)
+@pytest.mark.parametrize("before", ["", "6.6.6.6,", "6.6.6.6, 127.0.0.1 ,", ",,", "garbage,"])
+@pytest.mark.parametrize("after", ["", ", 10.0.0.2", ",[::ffff:10.0.0.3]:80,10.0.0.2"])
+def test_reads_every_spelling_of_an_address(text: str, before: str, after: str) -> None:
+    """Behind whatever a client wrote to the left; where it is no address, the last one that is counts."""
+    expected = _SPELLINGS[text] or {0: PROXY, 1: "10.0.0.2"}.get(after.count(","), "10.0.0.3")
+    app = RecordingApp()
+    request = {**environ("GET", "/", REMOTE_ADDR=PROXY), "HTTP_X_FORWARDED_FOR": before + text + after}
+
+    call(ProxyMiddleware(app, trust=["10.0.0.0/8"]), request)
+
+    assert app.environ["REMOTE_ADDR"] == expected
+
+
+@pytest.mark.parametrize("text", [text for text in _SPELLINGS if text and text.isascii() and "\x00" not in text])
+@pytest.mark.parametrize("before", ["", "for=6.6.6.6,", 'for="6.6.6.6, for=7.7.7.7",', ",,"])
+def test_reads_every_spelling_of_a_node(text: str, before: str) -> None:
+    """RFC 7239 quotes what is no token; what stands in quotes is one value."""
+    quoted = text.replace('"', '\\"')
+    app = RecordingApp()
+    request = {**environ("GET", "/", REMOTE_ADDR=PROXY), "HTTP_FORWARDED": f'{before} FOR="{quoted}" ;Proto=HTTPS'}
+
+    call(ProxyMiddleware(app, trust=["10.0.0.0/8"], headers="forwarded"), request)
+
+    expected = _SPELLINGS[text] if text == text.strip() else None
+    assert app.environ["REMOTE_ADDR"] == (expected or PROXY)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -340,6 +407,8 @@ def test_without_a_host_the_server_s_own_is_the_client_s() -> None:
         {"trust": ["*"]},
         {"trust": ["0.0.0.0/0"]},
         {"trust": ["::/0"]},
+        {"trust": ["0.0.0.0/1", "128.0.0.0/2", "192.0.0.0/2"]},
+        {"trust": ["::/1", "10.0.0.0/8", "8000::/1"]},
         {"trust": ["10.0.0.1/8"]},
         {"trust": ["proxy.local"]},
         {"trust": [1]},
