@@ -97,7 +97,7 @@ class Site:
     def upload(self, path: str, field: str, name: str, content: bytes) -> Answer:
         """Send one file in a form."""
         head = f'--edge\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n\r\n'
-        headers = {"Content-Type": "multipart/form-data; boundary=edge", "Origin": self.url}
+        headers: dict[str, Any] = {"Content-Type": "multipart/form-data; boundary=edge", "Origin": self.url}
         return self.send("POST", path, head.encode() + content + b"\r\n--edge--\r\n", **headers)
 
     def send(
