@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lamella.stack.kernel.auth import is_user_name
 from lamella.stack.kernel.errors import ConfigError, MissingExtraError
-from lamella.stack.kernel.passwords import hash_password
+from lamella.stack.kernel.hashes import hash_password
 
 __all__ = ["delete_user", "list_users", "new_token", "set_password", "sign_out"]
 

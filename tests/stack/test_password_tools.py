@@ -126,7 +126,7 @@ def test_tells_when_the_file_cannot_be_written(tmp_path: Path) -> None:
 
 def test_the_default_is_the_strongest_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """argon2id with its extra, SHA-crypt without any."""
-    from lamella.stack.kernel import passwords
+    from lamella.stack.kernel import hashes
     from lamella.stack.kernel.errors import MissingExtraError
 
     path = tmp_path / "staff"
@@ -136,7 +136,7 @@ def test_the_default_is_the_strongest_installed(tmp_path: Path, monkeypatch: pyt
     def missing(module: str, extra: str) -> Any:
         raise MissingExtraError(module, extra)
 
-    monkeypatch.setattr(passwords, "import_extra", missing)
+    monkeypatch.setattr(hashes, "import_extra", missing)
     set_password(path, "bob", "x")
     assert "bob:$6$" in path.read_text()
 

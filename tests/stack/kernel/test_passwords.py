@@ -16,9 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lamella.stack.kernel import passwords
+from lamella.stack.kernel._crypt import sha_crypt
 from lamella.stack.kernel.errors import ConfigError
+from lamella.stack.kernel.hashes import check_hash, hash_password, verify_password
+from lamella.stack.kernel.htpasswd import parse_htpasswd
 from lamella.stack.kernel.keys import Identity
-from lamella.stack.kernel.passwords import Users, check_hash, hash_password, parse_htpasswd, verify_password
+from lamella.stack.kernel.passwords import Users
 
 # "Hello world!" with the salts of Drepper's specification, as libxcrypt computes them.
 SHA_CRYPT = [
@@ -31,7 +34,7 @@ SHA_CRYPT = [
 
 def cheap(password: str, rounds: int = 1000) -> str:
     """A SHA-crypt hash that takes a millisecond."""
-    digest = passwords._sha_crypt(password.encode(), b"saltsaltsaltsalt", rounds, "5")
+    digest = sha_crypt(password.encode(), b"saltsaltsaltsalt", rounds, "5")
     return f"$5$rounds={rounds}$saltsaltsaltsalt${digest}"
 
 
