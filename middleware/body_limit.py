@@ -172,10 +172,11 @@ class _LimitedBody(BodyReader):
         began = time.monotonic() if self._rate else 0.0
         try:
             data = super()._get(size, line=line)
-        except BrokenBodyError:
+        except BadRequestError:
             raise
-        except (OSError, EOFError) as error:  # gevent and uWSGI raise where the client has gone
-            raise self._fail(_cut()) from error
+        except Exception as error:
+            # gevent and uWSGI raise OSError where the client has gone, gunicorn its own errors at a malformed chunk.
+            raise self._fail(BrokenBodyError("the request body is malformed, or not all of it came")) from error
         if self._rate:
             self._waited += time.monotonic() - began
             if self._waited > self._grace and self._received < self._rate * self._waited:

@@ -212,6 +212,91 @@ def test_each_block_is_on_the_wire_within_50_ms(server: tuple[str, int, int]) ->
     assert max(best) < 0.05
 
 
+H = b"Host: localhost\r\n"
+C = b"Connection: close\r\n"
+#: Requests that no careful client sends: RFC 9112 sections 2 to 7, and what made servers and proxies disagree.
+TWISTED = (
+    *(b"\r\n\r\n", b"\x00", b"GET\r\n\r\n", b"GET / \r\n" + H + b"\r\n", b"GET /\r\n\r\n"),
+    b"GET  / HTTP/1.1\r\n" + H + b"\r\n",
+    *(b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/9.9\r\n" + H + b"\r\n", b"GET / HTTP/1.1 x\r\n" + H + b"\r\n"),
+    b"GET / XTTP/1.1\r\n" + H + b"\r\n",
+    *(b"G\x00T / HTTP/1.1\r\n" + H + b"\r\n", b"get / HTTP/1.1\r\n" + H + C + b"\r\n"),
+    b"BREW / HTTP/1.1\r\n" + H + C + b"\r\n",
+    *(b"X" * 300 + b" / HTTP/1.1\r\n" + H + C + b"\r\n", b"CONNECT a:1 HTTP/1.1\r\n" + H + C + b"\r\n"),
+    b"OPTIONS * HTTP/1.1\r\n" + H + C + b"\r\n",
+    *(b"GET " + target + b" HTTP/1.1\r\n" + H + C + b"\r\n" for target in (
+        b"*", b"nope", b"//evil.example/", b"/..", b"/a/../b", b"/%2e%2e/%2e%2e/etc/passwd", b"/%00", b"/%ff", b"/%",
+        b"/%zz", b"/a%0d%0aX:y",
+        b"http://evil.example/", b"http://a b/", b"http:///", b"http://@/", b"https://localhost/",
+        b"ftp://localhost/", b"localhost:80", b"/#a",
+        b"/?" + b"a" * 7000, b"/" + b"a/" * 3000, b"/\xff\xfe", b"/a\\b", b"/;x", b"/legacy;x/",
+        b"/static/%2e%2e/stack.toml",
+    )),
+    *(b"GET / HTTP/1.1\r\n" + fields + C + b"\r\n" for fields in (
+        b"Host: a\r\nHost: b\r\n", b"Host:\r\n", b"Host: a, b\r\n", b"Host: a/?x=\r\n", b"Host: a b\r\n",
+        b"Host: \xff\r\n", b"Host: [::1\r\n",
+        H + b"X : y\r\n", H + b" X: y\r\n", H + b"X\r\n", H + b": y\r\n", H + b"X: a\rb\r\n", H + b"X: a\x00b\r\n",
+        H + b"X: a\nY: b\r\n",
+        H + b"Remote_User: admin\r\n", H + b"X_Forwarded_For: 6.6.6.6\r\n", H + b"Cookie: session=\xff;;=;a\r\n",
+        H + b"Upgrade: websocket\r\nConnection: Upgrade\r\n", H + b"Range: bytes=-\r\n", H + b"If-None-Match: W/\r\n",
+        H + b"Expect: x\r\n",
+        H + b"Accept-Encoding: " + b"*," * 3000 + b"\r\n", H + b"X: " + b"y" * 70000 + b"\r\n",
+        H + b"X: y\r\n" * 2000,
+        H + b"Authorization: Basic \xff\r\n", H + b"Origin: \xff\r\n", H + b"Sec-Fetch-Site: cross-site\r\n",
+    )),
+    *(b"POST /api/notes HTTP/1.1\r\n" + H + C + framing for framing in (
+        b"Content-Length: -1\r\n\r\n", b"Content-Length: abc\r\n\r\n", b"Content-Length: 1, 1\r\n\r\nx",
+        b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+        b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", b"Content-Length: +1\r\n\r\nx",
+        b"Content-Length: 100\r\n\r\ncut", b"Content-Length: 2000000\r\n\r\n",
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"Transfer-Encoding: chunked\r\n\r\n5\r\ncut",
+        b"Transfer-Encoding: chunked\r\n\r\n-1\r\nx\r\n", b"Transfer-Encoding: gzip\r\n\r\nx",
+        b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+        b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 40 + b"\r\n",
+        b"Content-Type: \xff\r\nContent-Length: 2\r\n\r\n{}",
+        b"Content-Type: application/json\r\nContent-Length: 9000\r\n\r\n" + b"[" * 9000,
+        b"Content-Type: multipart/form-data\r\nContent-Length: 1\r\n\r\nx",
+    )),
+)  # fmt: skip
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("server", ["waitress", "gunicorn"], indirect=True)
+def test_no_twisted_request_is_an_error_of_ours(server: tuple[str, int, int], notes: Path) -> None:
+    """A hundred malformed requests: a 4xx or a closed connection, no traceback in the log, and the server goes on."""
+    _, port, _ = server
+    with ThreadPoolExecutor(4) as pool:
+        statuses = list(pool.map(lambda request: first_status(port, request), TWISTED))
+
+    ours = [
+        (request[:80], status)
+        for request, status in zip(TWISTED, statuses, strict=True)
+        # 501 and 505 are the answers to what a server does not know (RFC 9110 section 15.6).
+        if status is not None and not (200 <= status < 500 or status in (501, 505))
+    ]
+    assert ours == []
+    assert sum(status is not None and status >= 400 for status in statuses) > len(TWISTED) / 2
+    assert "Traceback" not in (notes / "server.log").read_text(errors="replace")
+    assert first_status(port, b"GET / HTTP/1.1\r\n" + H + C + b"\r\n") == 200
+
+
+def first_status(port: int, request: bytes) -> int | None:
+    """Send bytes, and say that no more will come; the status of the first answer, None where there is none."""
+    received = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        try:
+            client.sendall(request)
+            client.shutdown(socket.SHUT_WR)
+            while block := client.recv(65536):
+                received += block
+        except TimeoutError:
+            raise
+        except OSError:
+            pass  # reset, after an answer or instead of one
+    return int(received[9:12]) if received.startswith(b"HTTP/1.") else None
+
+
 @pytest.mark.server
 @pytest.mark.parametrize("server", ["waitress"], indirect=True)
 def test_a_person_uses_the_site(server: tuple[str, int, int], browser: Any) -> None:

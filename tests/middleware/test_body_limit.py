@@ -127,9 +127,9 @@ def test_joins_short_reads() -> None:
     assert app.input == b"0123456789"
 
 
-@pytest.mark.parametrize("error", [OSError("gone"), ConnectionResetError(), TimeoutError()])
-def test_takes_a_server_s_error_for_a_cut(error: Exception) -> None:
-    """gevent and uWSGI raise where others give a short read."""
+@pytest.mark.parametrize("error", [OSError("gone"), ConnectionResetError(), TimeoutError(), ValueError("chunk size")])
+def test_takes_a_server_s_error_for_the_client_s(error: Exception) -> None:
+    """gevent and uWSGI raise where others give a short read, gunicorn at a malformed chunk."""
 
     class Gone(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
