@@ -1,4 +1,4 @@
-"""Where login may send a browser: on this site, and nowhere else."""
+"""Targets of redirects: on this site, and nowhere else."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamella.middleware._next_url import encode_target, safe_target
 from lamella.stack.kernel.http import parse_origin
+from lamella.stack.kernel.targets import encode_target, safe_target
 
 OWN = parse_origin("https://app.example")
 PAGE = "/login/start"
