@@ -135,9 +135,11 @@ class Loop:
                         loop.run_forever()
                     except (SystemExit, KeyboardInterrupt) as error:  # of a task that an app made
                         _log.error("a task of an ASGI app raised %s", type(error).__name__, exc_info=error)
-                # Not shutdown_default_executor(): it starts a thread, which a Python that ends refuses (3.12);
-                # the executor's threads are joined by its own exit function.
                 loop.run_until_complete(loop.shutdown_asyncgens())
+                if _gevent() is not None:
+                    # Its threads are greenlets of this thread: nobody could join them after its end. Real ones are
+                    # joined at exit, and this would start one more, which a Python that ends refuses (3.12).
+                    loop.run_until_complete(loop.shutdown_default_executor())
             finally:
                 asyncio.set_event_loop(None)
                 loop.close()
