@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from lamella.stack.kernel.http import split_quoted
 from lamella.stack.kernel.response import Headers, add_vary, close, has_body, on_close
 
-from ._session_mapping import SessionMapping, SessionUnavailableError
+from ._session_errors import SessionUnavailableError
+from ._session_mapping import SessionMapping
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment

@@ -25,8 +25,9 @@ from lamella.stack.kernel.signing import (
     signer,
 )
 
+from ._session_errors import SessionTooLargeError
 from ._session_json import encode, scan
-from ._session_mapping import SessionMapping, SessionTooLargeError
+from ._session_mapping import SessionMapping
 
 if TYPE_CHECKING:
     from lamella.stack.kernel.keys import JSON

@@ -7,20 +7,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lamella.stack.kernel.keys import JSON
 
-from ._session_errors import SessionError, SessionTooLargeError, SessionUnavailableError, SessionWriteError
+from ._session_errors import SessionUnavailableError, SessionWriteError
 from ._session_tracking import TrackedMapping
 
 if TYPE_CHECKING:
     from lamella.stack.kernel.response import Headers
 
-__all__ = [
-    "Backend",
-    "SessionError",
-    "SessionMapping",
-    "SessionTooLargeError",
-    "SessionUnavailableError",
-    "SessionWriteError",
-]
+__all__ = ["Backend", "SessionMapping"]
 
 # Where Flask keeps its flashed messages too, so that both see the same.
 _FLASHES = "_flashes"

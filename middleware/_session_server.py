@@ -16,7 +16,8 @@ from lamella.stack.kernel.cookies import CookieFormat, cookie_finder
 from lamella.stack.kernel.signing import SIGNATURE_LENGTH, encode_base64url, signer
 
 from ._session_cookie import Lifetime
-from ._session_mapping import SessionMapping, SessionUnavailableError
+from ._session_errors import SessionUnavailableError
+from ._session_mapping import SessionMapping
 from ._session_store import Change, ConflictError, GoneError, Record, Store, StoreDownError
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, overload
 
@@ -37,9 +38,9 @@ class TrackedMapping(Session):
     #: Changes are refused: ``start_response`` was called.
     sealed: bool
 
+    @abstractmethod
     def _load(self) -> dict[str, JSON]:
         """Load the data, and set all attributes but ``sealed``."""
-        raise NotImplementedError
 
     def __getitem__(self, key: str) -> JSON:
         data = self._data

@@ -32,14 +32,8 @@ from lamella.stack.kernel.response import Headers, close
 
 from ._session_answer import LateBody, finished, restart, send
 from ._session_cookie import CookieBackend, Lifetime, encrypting, signing
-from ._session_mapping import (
-    Backend,
-    SessionError,
-    SessionMapping,
-    SessionTooLargeError,
-    SessionUnavailableError,
-    SessionWriteError,
-)
+from ._session_errors import SessionError, SessionTooLargeError, SessionUnavailableError, SessionWriteError
+from ._session_mapping import Backend, SessionMapping
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
