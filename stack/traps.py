@@ -310,8 +310,8 @@ def _serves(one: Mounted, url: str) -> bool:
             prefix = shift + str(layer.options.get("prefix", "/")).rstrip("/")
             if is_under(path, prefix or "/") or is_under(prefix, path):
                 return True
-        elif name == "dispatch" and not layer.stack:
-            shift = next((key for key in layer.options.get("mounts", ()) if is_under(one.prefix, key)), "")
+        elif name == "dispatch":
+            shift += next((key for key in layer.options.get("mounts", ()) if is_under(one.prefix, shift + key)), "")
     try:
         urls: Any = import_module("django.urls")
         urls.resolve(path.removeprefix(one.prefix) + "/x.css")
