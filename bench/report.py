@@ -96,6 +96,21 @@ def as_json(everything: Everything) -> str:
     return json.dumps({"machine": everything.machine, "groups": groups}, indent=2) + "\n"
 
 
+def from_json(text: str, groups: list[Group]) -> Everything:
+    """Read what :func:`as_json` wrote; groups that are no more are left out."""
+    found = json.loads(text)
+    by_name = {group.name: group for group in groups}
+    results = [
+        (
+            by_name[name],
+            {row: {column: Result(**one) for column, one in cells.items()} for row, cells in stored["rows"].items()},
+        )
+        for name, stored in found["groups"].items()
+        if name in by_name
+    ]
+    return Everything(found["machine"], results)
+
+
 def write_docs(everything: Everything, docs: Path) -> None:
     """Write the tables between the marks of the page, the JSON and the chart beside it."""
     import chart
@@ -138,4 +153,4 @@ def _markdown(group: Group, found: Results) -> str:
     return "\n".join(lines)
 
 
-__all__ = ["Everything", "Result", "as_json", "machine", "show", "write_docs"]
+__all__ = ["Everything", "Result", "as_json", "from_json", "machine", "show", "write_docs"]

@@ -28,6 +28,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: under two minutes")
     parser.add_argument("--json", metavar="FILE", help="write the results as JSON")
     parser.add_argument("--write-docs", action="store_true", help="write docs/performance.md and its chart")
+    parser.add_argument("--read", metavar="FILE", help="take the results of --json instead of measuring")
     parser.add_argument("--list", action="store_true", help="list the groups")
     return parser.parse_args()
 
@@ -72,6 +73,13 @@ def main() -> int:
     if options.list:
         for module, group in groups:
             print(f"{module:10} {group.name:15} {group.title}")
+        return 0
+    if options.read:
+        everything = report.from_json(Path(options.read).read_text(), [group for _, group in groups])
+        for group, found in everything.results:
+            report.show(group, found)
+        if options.write_docs:
+            report.write_docs(everything, ROOT / "docs")
         return 0
     begun = time.monotonic()
     everything = report.Everything(report.machine(), [])

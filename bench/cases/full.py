@@ -47,7 +47,7 @@ GROUPS = [
         "Full stack",
         ROWS,
         "lamella, view returns webob.Response",
-        note="Session, Basic auth, access log (a write a line), CORS with an Origin, a static prefix that "
-        "does not match, a mount, a route with a parameter; untouched, read, write: what the view does with the session.",
+        note="Session, Basic auth, access log (a write a line), CORS with an Origin, a static prefix that does not "
+        "match, a mount, a route with a parameter; untouched, read, write: what the view does with the session.",
     )
 ]

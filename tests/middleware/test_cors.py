@@ -444,3 +444,28 @@ def test_what_an_accepted_expression_matches_is_one_s_own(pieces: list[tuple[str
 def test_knows_where_anybody_gets_a_name(domain: str, expected: bool) -> None:
     """Registries, clouds, tunnels."""
     assert is_shared(domain) is expected
+
+
+def test_a_remembered_preflight_is_answered_as_the_first_one() -> None:
+    """The same question gets the same answer; another origin, method or header is asked anew."""
+    app = layer(RecordingApp(), origins=["https://a.example"], methods=["PUT"], headers=["X-One"])
+    asked = {"access_control_request_headers": "x-one"}
+
+    first = preflight(app, "https://a.example", **asked)
+    again = preflight(app, "https://a.example", **asked)
+
+    assert (first.status, first.headers) == (again.status, again.headers)
+    assert first.status == "204 No Content"
+    assert preflight(app, "https://b.example", **asked).status == "403 Forbidden"
+    assert preflight(app, "https://a.example", "DELETE", **asked).status == "403 Forbidden"
+    assert preflight(app, "https://a.example", access_control_request_headers="x-two").status == "403 Forbidden"
+
+
+def test_what_is_remembered_of_preflights_is_bounded() -> None:
+    """A client that asks for ever other headers fills no memory; the answers stay right."""
+    middleware = CORSMiddleware(RecordingApp(), origins="*", headers="*")
+    for number in range(400):
+        answer = preflight(lint(middleware), "https://a.example", "GET", access_control_request_headers=f"x-{number}")
+        assert answer.header("Access-Control-Allow-Headers") == f"x-{number}"
+
+    assert len(middleware._default._remembered_preflights) == 256

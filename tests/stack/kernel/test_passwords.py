@@ -376,3 +376,53 @@ def test_the_stamp_changes_with_the_password() -> None:
     assert len(stamps) == 3
     assert one.stamp("carol") is None
     assert Users("users", lambda user, password: True, scheme="session").stamp("x") == ""
+
+
+def test_a_header_field_is_recalled_until_the_password_changes(tmp_path: Path) -> None:
+    """A whole field stands for its user; with another hash in the file it proves nothing any more, at once."""
+    path = tmp_path / "users"
+    path.write_text(f"alice:{cheap('one')}\n")
+    users = Users("users", path, scheme="basic", roles={"staff": ["alice"]}, cache_seconds=60)
+    assert users.recall("Basic one") is None
+
+    found = users.check("alice", "one", "Basic one")
+
+    assert found is not None
+    assert users.recall("Basic one") == found
+    assert found.roles == {"staff"}
+    assert users.recall("Basic onE") is None
+    path.write_text(f"alice:{cheap('other')}\n")
+    assert users.recall("Basic one") is None
+    path.write_text("")
+    assert users.recall("Basic one") is None
+
+
+def test_a_header_field_is_not_recalled_for_longer_than_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends with the password's; without a cache, after a wrong password or behind a callable nothing is kept."""
+    users = Users("users", {"alice": cheap("one")}, scheme="basic", cache_seconds=60)
+    users.check("alice", "wrong", "Basic wrong")
+    users.check("alice", "one", "Basic one")
+    uncached = Users("users", {"alice": cheap("one")}, scheme="basic", cache_seconds=0)
+    uncached.check("alice", "one", "Basic one")
+    asked = Users("users", lambda user, password: True, scheme="basic", cache_seconds=60)
+    asked.check("alice", "one", "Basic one")
+
+    assert users.recall("Basic wrong") is None
+    assert uncached.recall("Basic one") is None
+    assert asked.recall("Basic one") is None
+    assert users.recall("Basic one") is not None
+    now = time.monotonic()
+    monkeypatch.setattr(passwords.time, "monotonic", lambda: now + 61)
+    assert users.recall("Basic one") is None
+
+
+def test_recalled_header_fields_are_bounded() -> None:
+    """However many spellings of a right password are sent, a thousand are kept, as digests."""
+    users = Users("users", {"alice": cheap("one")}, scheme="basic", cache_seconds=60)
+    for number in range(1100):
+        users.check("alice", "one", f"Basic {number}")
+
+    assert len(users._fields) == 1024
+    assert all(len(key) == 32 for key in users._fields)
+    assert users.recall("Basic 0") is None
+    assert users.recall("Basic 1099") is not None
