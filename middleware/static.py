@@ -15,35 +15,25 @@ so that no file costs a session or gets a cookie. What only some may see belongs
 
 from __future__ import annotations
 
-import os
-import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING
 
 from lamella.stack.kernel.environ import direct
 from lamella.stack.kernel.errors import ConfigError
-from lamella.stack.kernel.http import accepts, is_field_value, is_token
+from lamella.stack.kernel.http import is_token
 from lamella.stack.kernel.keys import STATIC
 from lamella.stack.kernel.options import Duration, FilePath, Regex, Size, choice, flag, size, strings, whole_number
 from lamella.stack.kernel.order import Inside, Outside
-from lamella.stack.kernel.paths import AmbiguousPathError, canonical_path, check_path
-from lamella.stack.kernel.response import Headers, answer, get_header, refuse, substitute
 
 from ._static_answer import (
-    Choose,
-    Respond,
-    answer_busy,
-    answer_method,
     chooser,
-    plain_answer,
     responder,
 )
-from ._static_files import CODINGS, FileEntry, Loader, folder_signature_of, signature_of
-from ._static_find import Finder, Redirect, Target
-from ._static_listing import answer_listing, items_of
+from ._static_files import CODINGS, Loader
+from ._static_find import Finder
 from ._static_lookup import roots_of
+from ._static_misses import missing, sender
+from ._static_modes import below_only, immutable_closure, live_closure
 from ._static_options import (
     Budget,
     cache_control_of,
@@ -61,10 +51,6 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 __all__ = ["StaticMiddleware"]
-
-# Live mode asks the file system at each request, by timestamps; after so many seconds it looks with its own eyes.
-_BELIEVE_SECONDS = 1.0
-_MOST_ENTRIES = 4096
 
 
 class StaticMiddleware:
@@ -166,295 +152,15 @@ class StaticMiddleware:
         for option, entry in kept.items():
             if entry is None and pages[option] is not None:
                 raise ConfigError(option, pages[option], "a file in the root")
-        miss = _missing(inner, finder, loader, pages, kept)
+        miss = missing(inner, finder, loader, pages, kept)
         respond = responder(loader, choose, miss, max_ranges, sendfile_of(sendfile, sendfile_map, roots))
-        send = _sender(base, finder, respond, miss)
+        send = sender(base, finder, respond, miss)
 
         if mode == "live":
-            self.wsgi_closure = _live(base, inner, finder, choose, respond, send, miss, budget)
+            self.wsgi_closure = live_closure(base, inner, finder, choose, respond, send, miss, budget)
         else:
-            outside = inner if miss is inner else _below_only(base, inner, miss)
-            self.wsgi_closure = _immutable(base, finder, respond, send, outside, budget)
+            outside = inner if miss is inner else below_only(base, inner, miss)
+            self.wsgi_closure = immutable_closure(base, finder, respond, send, outside, budget)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         return self.wsgi_closure(environ, start_response)
-
-
-# --- the two modes ------------------------------------------------------------------------------
-
-
-def _live(
-    base: str,
-    inner: WSGIApplication,
-    finder: Finder,
-    choose: Choose,
-    respond: Respond,
-    send: Callable[[Target, WSGIEnvironment, StartResponse], Iterable[bytes]],
-    miss: WSGIApplication,
-    budget: Budget,
-) -> WSGIApplication:
-    """Return the application that looks at each request."""
-    below = base + "/"
-    below_length = len(below)
-    cut = len(base.encode("latin-1").decode("utf-8"))  # the canonical path is decoded
-    cache: dict[str, FileEntry] = {}
-    lock = threading.Lock()
-    clock = time.monotonic
-    stat = os.stat
-
-    def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        try:
-            path: str = environ["PATH_INFO"]
-        except KeyError:  # PEP 3333: an empty variable may be absent
-            path = ""
-        if base not in path:  # half the time of a comparison, and nearly always the end of it
-            return inner(environ, start_response)
-        if path[:below_length] != below and path != base:
-            return inner(environ, start_response)
-        entry = cache.get(path)
-        if entry is not None:
-            if clock() < entry.deadline and is_as_it_was(entry, environ):
-                return respond(entry, environ, start_response)
-            forget(path)
-        try:
-            canonical = canonical_path(environ)
-        except AmbiguousPathError as error:
-            return refuse(environ, start_response, error)
-        try:
-            target = finder.find(canonical[cut:])
-        except OSError:
-            return answer_busy(environ, start_response)
-        if target is None:
-            return miss(environ, start_response)
-        if type(target) is FileEntry:
-            if target.settled and finder.is_direct(target, canonical[cut:]):
-                remember(path, target)
-            return respond(target, environ, start_response)
-        return send(target, environ, start_response)
-
-    def is_as_it_was(entry: FileEntry, environ: WSGIEnvironment) -> bool:
-        """Tell whether the file, and the sibling that will be sent, are those that were read."""
-        identity = entry.identity
-        try:
-            found = stat(identity.path)
-            if signature_of(found) != identity.signature:
-                return False
-            accept_encoding = environ.get("HTTP_ACCEPT_ENCODING")
-            if accept_encoding is not None and finder.loader.codings:
-                if folder_signature_of(entry.folder) != entry.folder_signature:
-                    return False
-                if entry.codings:
-                    chosen = choose(entry, accept_encoding)
-                    if chosen is not None and chosen is not identity:
-                        return signature_of(stat(chosen.path)) == chosen.signature
-        except OSError:
-            return False
-        return True
-
-    def remember(path: str, entry: FileEntry) -> None:
-        entry.deadline = clock() + _BELIEVE_SECONDS
-        with lock:
-            if not budget.take(entry.held):
-                while cache and budget.limit >= entry.held:
-                    oldest = next(iter(cache))
-                    budget.give(cache.pop(oldest).held)
-                    if budget.take(entry.held):
-                        break
-                else:
-                    return
-            previous = cache.pop(path, None)
-            if previous is not None:
-                budget.give(previous.held)
-            cache[path] = entry
-            if len(cache) > _MOST_ENTRIES:
-                budget.give(cache.pop(next(iter(cache))).held)
-
-    def forget(path: str) -> None:
-        with lock:
-            entry = cache.pop(path, None)
-            if entry is not None:
-                budget.give(entry.held)
-
-    return wsgi_closure
-
-
-def _immutable(
-    base: str,
-    finder: Finder,
-    respond: Respond,
-    send: Callable[[Target, WSGIEnvironment, StartResponse], Iterable[bytes]],
-    miss: WSGIApplication,
-    budget: Budget,
-) -> WSGIApplication:
-    """Return the application that knows every path from the start.
-
-    A path that is not in the table, as it stands, is no file, so an ambiguous one never means one.
-    The table begins as bare names; what a path means is found out at its first request. So a
-    hundred thousand files cost their names only.
-    """
-    table: dict[str, Any] = finder.table(base)
-    lock = threading.Lock()
-    cut = len(base.encode("latin-1").decode("utf-8"))  # the canonical path is decoded
-
-    def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        try:
-            path: str = environ["PATH_INFO"]
-        except KeyError:  # PEP 3333: an empty variable may be absent
-            path = ""
-        if path not in table:
-            return miss(environ, start_response)
-        target = table.get(path)
-        if type(target) is FileEntry:
-            return respond(target, environ, start_response)
-        if target is None:
-            try:
-                found = finder.find(check_path(path)[cut:] if path else "")
-            except OSError:
-                return answer_busy(environ, start_response)
-            if found is None:
-                table.pop(path, None)
-                return miss(environ, start_response)
-            with lock:
-                target = table.get(path)
-                if target is None:
-                    if type(found) is FileEntry and not budget.take(found.held):
-                        found.forget_content()
-                    target = table[path] = found
-        return send(target, environ, start_response)
-
-    return wsgi_closure
-
-
-def _below_only(base: str, inner: WSGIApplication, miss: WSGIApplication) -> WSGIApplication:
-    """Return what answers a path that is not in the table: *miss* below the prefix, else *inner*."""
-    below = base + "/"
-
-    def outside(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if not environ.get("PATH_INFO", "").startswith(below):
-            return inner(environ, start_response)
-        try:
-            canonical_path(environ)
-        except AmbiguousPathError as error:
-            return refuse(environ, start_response, error)
-        return miss(environ, start_response)
-
-    return outside
-
-
-# --- other answers than files --------------------------------------------------------------------
-
-
-def _sender(
-    base: str, finder: Finder, respond: Respond, miss: WSGIApplication
-) -> Callable[[Target, WSGIEnvironment, StartResponse], Iterable[bytes]]:
-    """Return the function that answers with any target."""
-
-    def send(target: Target, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if isinstance(target, FileEntry):
-            return respond(target, environ, start_response)
-        readable = environ["REQUEST_METHOD"] in ("GET", "HEAD")
-        if isinstance(target, Redirect):
-            if readable:
-                return _redirect(environ, start_response, base, target.relative)
-            return miss(environ, start_response)
-        if not readable:
-            return answer_method(environ, start_response)
-        try:
-            canonical_path(environ)
-            items = items_of(finder.roots, target.relative, finder.loader.symlinks, finder.visible)
-        except AmbiguousPathError as error:
-            return refuse(environ, start_response, error)
-        except OSError:
-            return answer_busy(environ, start_response)
-        if items is None:
-            return miss(environ, start_response)
-        title = base.encode("latin-1").decode("utf-8", "replace") + target.relative
-        return answer_listing(environ, start_response, title, items, has_parent=target.relative != "/")
-
-    return send
-
-
-def _redirect(environ: WSGIEnvironment, start_response: StartResponse, base: str, relative: str) -> Iterable[bytes]:
-    """Answer 301 to another path of the same root, the query kept."""
-    try:
-        canonical_path(environ)  # also SCRIPT_NAME: "//" at its start would lead to another host
-    except AmbiguousPathError as error:
-        return refuse(environ, start_response, error)
-    mount: str = environ.get("SCRIPT_NAME", "") + base
-    location = quote(mount.encode("latin-1") + relative.encode("utf-8"))
-    query: str = environ.get("QUERY_STRING", "")
-    if query and is_field_value(query):
-        location += "?" + quote(query.encode("latin-1"), safe="!$&'()*+,;=:@/?%-._~[]")
-    headers = [("Location", location), ("X-Content-Type-Options", "nosniff")]
-    return answer(environ, start_response, "301 Moved Permanently", b"moved\n", headers)
-
-
-# --- misses -------------------------------------------------------------------------------------
-
-
-def _missing(
-    inner: WSGIApplication,
-    finder: Finder,
-    loader: Loader,
-    pages: Mapping[str, str | None],
-    kept: Mapping[str, FileEntry | None],
-) -> WSGIApplication:
-    """Return what answers a path that is no file: the app inside, and our pages for its 404s.
-
-    Args:
-        inner: The app inside.
-        finder: Finds a page at each request.
-        loader: Opens one that is not held in memory.
-        pages: The options ``fallback`` and ``not_found``.
-        kept: Those that were read once and for all.
-    """
-    fallback, not_found = pages["fallback"], pages["not_found"]
-    if fallback is None and not_found is None:
-        return inner
-
-    def miss(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return inner(environ, start_response)
-        request = environ.copy()
-
-        def choose(status: str, headers: Headers) -> WSGIApplication | None:
-            if not status.startswith("404"):
-                return None
-            for option, new_status in (("fallback", "200 OK"), ("not_found", "404 Not Found")):
-                relative = pages[option]
-                if relative is None or not _is_for_people(request, headers, navigation=option == "fallback"):
-                    continue
-                try:
-                    entry = kept.get(option) or finder.page(relative)
-                except OSError:
-                    return answer_busy
-                if entry is not None:
-                    return _with_page(entry, new_status)
-            return None
-
-        def _with_page(entry: FileEntry, status: str) -> WSGIApplication:
-            def answer_page(_: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-                return plain_answer(loader, entry, status, request, start_response)
-
-            return answer_page
-
-        return substitute(inner, environ, start_response, choose)
-
-    return miss
-
-
-def _is_for_people(environ: WSGIEnvironment, headers: Headers, *, navigation: bool) -> bool:
-    """Tell whether a page may replace a 404 of the app inside.
-
-    A browser that goes to a page names ``text/html``. Others get the page as well, but not
-    instead of an API's JSON, and not for a missing script or image.
-    """
-    accept: str = environ.get("HTTP_ACCEPT", "")
-    if "html" in accept:
-        return accepts(accept, ("text/html",)) is not None
-    if accept and accepts(accept, ("text/html",)) is None:
-        return False
-    if "json" in (get_header(headers, "content-type") or ""):
-        return False
-    path: str = environ.get("PATH_INFO", "")
-    return not navigation or "." not in path.rpartition("/")[2]
