@@ -11,12 +11,12 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lamella.stack.kernel.mounts import fault_of_mount, innermost, is_a, patched_modules
 from lamella.stack.kernel.paths import is_under
 from lamella.stack.problems import Problem, StackFileError, UnresolvedError
+from lamella.stack.random_keys import random_key
 from lamella.stack.references import import_attribute, short_name
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def check_secrets(stack: Stack, *, workers: int | None = None) -> list[Problem]:
     problems = []
     for one in _walk(stack, "", (), imports=False):
         for module_name in _modules(one):
-            random = _random_key(module_name)
+            random = random_key(module_name)
             if random is None:
                 continue
             what = f"{random.name} is made by {random.call}() anew in each process ({random.file}, line {random.line})"
@@ -179,19 +179,6 @@ def _place_of(layer: Layer, option: str, key: str) -> tuple[str, int, int]:
 # --- keys ---------------------------------------------------------------------------------------
 
 
-class _RandomKey(NamedTuple):
-    name: str
-    call: str
-    file: str
-    line: int
-
-
-_RANDOM = frozenset(
-    ("urandom", "token_bytes", "token_hex", "token_urlsafe", "uuid4", "uuid1", "get_random_secret_key", "randbytes",
-     "getrandbits", "generate_key")
-)  # fmt: skip
-
-
 def _modules(one: Mounted) -> list[str]:
     """Names of the modules in which the app's key may be made."""
     names = []
@@ -203,56 +190,6 @@ def _modules(one: Mounted) -> list[str]:
     if colon:
         names.append(module)
     return list(dict.fromkeys(filter(None, names)))
-
-
-def _random_key(module_name: str) -> _RandomKey | None:
-    """Find a secret key that the source of a module makes at random, without a fixed one before it."""
-    import ast
-
-    file = getattr(sys.modules.get(module_name), "__file__", None)
-    if not file:
-        try:
-            spec = find_spec(module_name)
-        except (ImportError, ValueError):
-            return None
-        file = spec.origin if spec is not None else None
-    if not file or not file.endswith(".py"):
-        return None
-    try:
-        with open(file, "rb") as source:
-            tree = ast.parse(source.read())
-    except (OSError, SyntaxError, ValueError):
-        return None
-    for node in ast.walk(tree):
-        for name, value in _assigned(node):
-            if not name.lower().endswith(("secret_key", "secretkey")):
-                continue
-            functions = [one.func for one in ast.walk(value) if isinstance(one, ast.Call)]
-            calls = [getattr(function, "attr", getattr(function, "id", "")) for function in functions]
-            random = next((call for call in calls if call in _RANDOM), None)
-            # `os.environ.get("KEY") or os.urandom(24)`: what is configured counts, the rest is for development.
-            chosen = any(isinstance(one, (ast.BoolOp, ast.IfExp)) for one in ast.walk(value))
-            if random is not None and not chosen and not {"get", "getenv", "setdefault"} & set(calls):
-                return _RandomKey(name, random, os.path.basename(file), value.lineno)
-    return None
-
-
-def _assigned(node: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the names that a piece of source gives a value, and the values."""
-    import ast
-
-    if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
-        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-            if isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
-                yield str(target.slice.value), node.value
-            else:
-                yield getattr(target, "attr", getattr(target, "id", "")), node.value
-    elif isinstance(node, ast.keyword) and node.arg:
-        yield node.arg, node.value
-    elif isinstance(node, ast.Dict):
-        for key, value in zip(node.keys, node.values, strict=True):
-            if isinstance(key, ast.Constant):
-                yield str(key.value), value
 
 
 # --- Django -------------------------------------------------------------------------------------
