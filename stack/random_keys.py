@@ -28,7 +28,10 @@ _RANDOM = frozenset(
 
 
 def random_key(module_name: str) -> RandomKey | None:
-    """Find a secret key that the source of a module makes at random; one that is only the fallback of a configured one is none."""
+    """Find a secret key that the source of a module makes at random.
+
+    What is only the fallback of a configured key does not count.
+    """
     file = getattr(sys.modules.get(module_name), "__file__", None)
     if not file:
         try:
