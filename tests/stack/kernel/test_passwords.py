@@ -412,7 +412,7 @@ def test_a_header_field_is_not_recalled_for_longer_than_its_password(monkeypatch
     assert asked.recall("Basic one") is None
     assert users.recall("Basic one") is not None
     now = time.monotonic()
-    monkeypatch.setattr(passwords.time, "monotonic", lambda: now + 61)
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
     assert users.recall("Basic one") is None
 
 
