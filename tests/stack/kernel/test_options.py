@@ -148,9 +148,10 @@ def test_a_missing_extra_is_named() -> None:
 def test_a_flag_is_true_or_false_and_nothing_else() -> None:
     """``1`` and ``"false"`` merely count as true."""
     assert options.flag("secure", True) is True
-    for wrong in (1, 0, "false", None, []):
+    wrong: list[Any] = [1, 0, "false", None, []]
+    for value in wrong:
         with pytest.raises(ConfigError, match="secure: expected true or false"):
-            options.flag("secure", wrong)  # type: ignore[arg-type]
+            options.flag("secure", value)
 
 
 def test_a_whole_number_lies_between_its_bounds() -> None:
