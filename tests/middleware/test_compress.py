@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamella.middleware.compress import CompressMiddleware
+from lamella.middleware.conditional import ConditionalMiddleware
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.testing import RecordingApp, Response, call, environ, lint
 
@@ -192,6 +193,23 @@ def test_a_304_has_the_tag_that_the_client_knows() -> None:
 
     assert (known.header("ETag"), known.header("Vary")) == ('W/"v1"', "Accept-Encoding")
     assert other.header("ETag") == '"v1"'
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code"),
+    [
+        ("if_none_match", '"a"', 304),
+        ("if_none_match", 'W/"a"', 304),
+        ("if_match", '"a"', 200),
+        ("if_match", 'W/"a"', 412),
+        ("if_match", '"b"', 412),
+    ],
+)
+def test_the_tag_it_weakened_comes_back(field: str, value: str, code: int) -> None:
+    """Either form of the tag finds the copy that the client has; a weak one never matches strongly."""
+    tagged = app_of(("ETag", '"a"'))
+
+    assert ask(CompressMiddleware(ConditionalMiddleware(tagged)), "gzip", **{field: value}).code == code
 
 
 @pytest.mark.parametrize(
