@@ -100,7 +100,7 @@ def _header(header: dict[str, Any], algorithms: Sequence[str]) -> tuple[str, str
     # and zip would change what the payload is.
     if "crit" in header or "b64" in header or "zip" in header:
         raise TokenError("the token needs an extension that is not accepted")
-    if kid is not None and not isinstance(kid, str):
+    if "kid" in header and not isinstance(kid, str):  # RFC 7515 section 4.1.4: null is none either
         raise TokenError("the token is malformed")
     return algorithm, kid
 
@@ -133,7 +133,7 @@ def check_claims(header: dict[str, Any], payload: bytes, wanted: Claims, now: fl
 
 def _check_type(header: dict[str, Any], token_type: str | None) -> None:
     kind = header.get("typ")
-    if kind is not None and not isinstance(kind, str):
+    if "typ" in header and not isinstance(kind, str):
         raise TokenError("the token is malformed")
     short = None if kind is None else kind.lower().removeprefix("application/")
     if token_type is not None and short != token_type:

@@ -103,7 +103,7 @@ class LoginForm:
             identity = self._from_session(record)
             if identity is not None:
                 return identity
-            session.pop(SIGNED_IN, None)
+            session.clear()
         if self._remember is None:
             return None
         token = find_cookie(environ.get("HTTP_COOKIE", ""), self._remember.cookie.name)
@@ -146,6 +146,9 @@ class LoginForm:
 
     def _sign_in(self, session: Session, identity: Identity, *, remembered: bool) -> None:
         """Keep who it is, under a new session id: an id that somebody planted before is worth nothing."""
+        record = session.get(SIGNED_IN)
+        if isinstance(record, dict) and record.get("user") != identity.user:
+            session.clear()  # what one user left there is not for the next at the same browser
         session.rotate()
         session.pop(FORM, None)
         own = identity.roles - self._users.roles(identity.user)
