@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import types
 import threading
 import time
 from pathlib import Path
@@ -716,12 +717,11 @@ def test_says_that_an_import_patched_the_process(
         "sys.modules['gevent.monkey'] = types.SimpleNamespace(is_module_patched=lambda name: name == 'threading')\n"
         + SOURCE.format("patched")
     )
-    monkeypatch.delitem(sys.modules, "gevent.monkey", raising=False)
+    monkeypatch.setitem(sys.modules, "gevent.monkey", types.SimpleNamespace(is_module_patched=lambda name: False))
     app = layer(mounts={"/p": "patches:app"})
 
     assert call(app, environ("GET", "/p/")).body == b"patched"
     assert "importing patches:app patched threading for the whole process" in caplog.text
-    monkeypatch.delitem(sys.modules, "gevent.monkey")
 
 
 # --- apps that know no HEAD -----------------------------------------------------------------------
