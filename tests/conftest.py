@@ -61,9 +61,9 @@ def memcached_url(services: Any) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(services: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url(services: Any) -> Iterator[str]:
     """A PostgreSQL of this test run."""
-    with services.postgresql(tmp_path_factory.mktemp("postgres")) as port:
+    with services.postgresql() as port:
         yield f"postgresql://lamella@127.0.0.1:{port}/postgres"
 
 

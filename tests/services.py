@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -90,8 +91,16 @@ def memcached() -> Iterator[int]:
 
 
 @contextmanager
-def postgresql(folder: Path) -> Iterator[int]:
+def postgresql() -> Iterator[int]:
     """A PostgreSQL of our own, as the user ``postgres`` where we are root: it refuses to run as root."""
+    # Not below pytest's folder, which each run of pytest closes to everybody but its own user.
+    with tempfile.TemporaryDirectory(prefix="lamella-postgresql-", ignore_cleanup_errors=True) as folder:
+        with _postgresql(Path(folder)) as port:
+            yield port
+
+
+@contextmanager
+def _postgresql(folder: Path) -> Iterator[int]:
     folders = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
     initdb, postgres = program("initdb", *folders), program("postgres", *folders)
     port, data = free_port(), folder / "data"
@@ -102,9 +111,6 @@ def postgresql(folder: Path) -> Iterator[int]:
         user = pwd.getpwnam("postgres")
         become = [program("setpriv"), f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
         os.chown(folder, user.pw_uid, user.pw_gid)
-        for parent in folder.parents:  # pytest keeps its folders to itself
-            if parent.stat().st_uid == os.geteuid() and str(parent).startswith("/tmp/"):
-                parent.chmod(parent.stat().st_mode | 0o011)
     subprocess.run(
         [*become, initdb, "-D", str(data), "-U", "lamella", "--auth=trust", "-E", "UTF8", "--no-sync"],
         check=True,
