@@ -67,9 +67,9 @@ def postgres_url(services: Any) -> Iterator[str]:
         yield f"postgresql://lamella@127.0.0.1:{port}/postgres"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A real Chromium, headless (Playwright); each test opens its own context."""
+    """A real Chromium, headless (Playwright, of which a process has one at a time); each test opens its own context."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         if os.environ.get("CI"):

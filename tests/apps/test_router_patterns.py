@@ -173,11 +173,11 @@ def test_hostile_paths_cost_linear_time(path: str) -> None:
     router.add("/i/v<int:a>.<int:b>", lambda request, **found: "")
     request = environ("GET", path)
 
-    started = time.process_time()
+    started = time.thread_time()
     answer = call(router, request)
 
     assert answer.code == 404
-    assert time.process_time() - started < 0.25
+    assert time.thread_time() - started < 0.25
 
 
 def test_ten_thousand_rules_cost_what_ten_cost() -> None:

@@ -460,11 +460,11 @@ def test_checks_a_large_file_quickly(write: Write) -> None:
     file = write(text + '[[layer]]\nuse = "dispatch"\n[layer.mounts]\n' + mounts)
     check(file, import_apps=False)  # imports the layers
 
-    began = time.process_time()
+    began = time.thread_time()
     report = check(file, import_apps=False)
 
     assert report.problems == []
-    assert time.process_time() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 def test_loading_imports_nothing_slow(write: Write) -> None:

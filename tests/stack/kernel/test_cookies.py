@@ -87,11 +87,11 @@ def test_finds_what_the_parser_reads(header: str) -> None:
 )
 def test_is_linear(header: str) -> None:
     """100 kB of anything take less than 50 ms."""
-    begun = time.process_time()
+    begun = time.thread_time()
     cookie_finder("sid")(header)
     parse_cookies(header)
 
-    assert time.process_time() - begun < 0.1
+    assert time.thread_time() - begun < 0.1
 
 
 def test_refuses_or_encodes_every_attack(corpus: Any) -> None:

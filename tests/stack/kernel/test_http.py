@@ -48,9 +48,9 @@ HOSTILE += [
 def test_every_parser_is_fast_on_hostile_input(number: int) -> None:
     """100 kB of the worst that we could think of takes under 50 ms."""
     for text in HOSTILE:
-        started = time.process_time()
+        started = time.thread_time()
         PARSERS[number](text)
-        assert time.process_time() - started < 0.05, text[:10]
+        assert time.thread_time() - started < 0.05, text[:10]
 
 
 @given(anything)
