@@ -77,7 +77,7 @@ class CompressMiddleware:
         Outside(
             "conditional", "L107", "a tag made outside would be that of the compressed bytes, and need all of them"
         ),
-        Outside("session", "L120", "it could not see that an answer is somebody's own"),
+        Outside("session", "L112", "it could not see that an answer is somebody's own"),
     )
     streams = True
 

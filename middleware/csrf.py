@@ -65,7 +65,7 @@ class CSRFMiddleware:
     order = (
         Inside("session", "L101", "the token's secret is kept in the session"),
         *(
-            Inside(layer, "L121", "a token is bound to who is signed in, which must be known before it is checked")
+            Inside(layer, "L119", "a token is bound to who is signed in, which must be known before it is checked")
             for layer in ("login", "oidc", "basic_auth")
         ),
     )
