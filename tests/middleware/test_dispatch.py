@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import logging
 import sys
-import types
 import threading
 import time
+import types
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
