@@ -11,6 +11,7 @@ import re
 import time
 from calendar import timegm
 from ipaddress import IPv6Address
+from itertools import islice
 from typing import NamedTuple
 
 __all__ = [
@@ -44,6 +45,8 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 # What stands between separators: anything else, and whole quoted-strings (section 5.6.4).
 _PIECES = {mark: re.compile(rf'(?:[^"{mark}]+|"(?:[^"\\]|\\.)*")*', re.DOTALL) for mark in ",;"}
+# As many elements as fit into the 8 KiB that nginx and gunicorn take of one header line.
+_MOST_PIECES = 4096
 # Section 12.4.2: qvalue = ( "0" [ "." 0*3DIGIT ] ) / ( "1" [ "." 0*3("0") ] )
 _QVALUE = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 # Section 8.8.3: entity-tag = [ "W/" ] DQUOTE *etagc DQUOTE
@@ -99,14 +102,15 @@ def split_quoted(text: str, separator: str) -> list[str] | None:
     """Split *text* at each *separator* (comma or semicolon) outside quoted-strings; strip white space.
 
     Returns:
-        The pieces, empty ones included, or None where a quoted-string is not closed.
+        The pieces, empty ones included, or None where a quoted-string is not closed, or where there
+        are quoted-strings and over 4096 pieces.
     """
     if '"' not in text:
         return [piece.strip(" \t") for piece in text.split(separator)]
     piece = _PIECES[separator]
-    pieces = []
+    pieces: list[str] = []
     at = 0
-    while True:
+    while len(pieces) < _MOST_PIECES:
         match = piece.match(text, at)
         end = match.end() if match is not None else at
         pieces.append(text[at:end].strip(" \t"))
@@ -115,6 +119,7 @@ def split_quoted(text: str, separator: str) -> list[str] | None:
         if text[end] != separator:  # an opening quote without its closing one
             return None
         at = end + 1
+    return None
 
 
 def parse_list(text: str) -> list[str]:
@@ -348,11 +353,11 @@ def parse_etags(text: str) -> list[ETag] | None:
     """Read a list of entity-tags, as in If-None-Match (section 13.1.2).
 
     Returns:
-        The tags; malformed elements are left out. None for ``*``, which matches any.
+        The tags; malformed elements are left out, and all after the 4096th. None for ``*``, which matches any.
     """
     if text.strip(" \t") == "*":
         return None
-    elements = _ETAG_ELEMENT.finditer(text)
+    elements = islice(_ETAG_ELEMENT.finditer(text), _MOST_PIECES)
     return [ETag(opaque, weak is not None) for weak, opaque in (e.groups() for e in elements) if opaque is not None]
 
 
