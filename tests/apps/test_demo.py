@@ -332,7 +332,7 @@ def test_a_person_uses_the_site(server: tuple[str, int, int], browser: Any) -> N
     assert "Removed." in page.inner_text("[role=status]")
 
     page.click("text=Clock")
-    page.wait_for_function("document.getElementById('clock').textContent.endsWith('ms ago')", timeout=5000)
+    page.locator("#clock", has_text="ms ago").wait_for(timeout=10_000)
     page.click("text=Guest book (Flask)")
     assert "You are demo." in page.inner_text("main")
     page.fill("input[name=line]", "I was here")
