@@ -2,6 +2,7 @@
 
     python bench/instructions.py            # compare with instructions.json; 1 where something grew by a fifth
     python bench/instructions.py --write    # store the counts of this interpreter
+    python bench/instructions.py --only 'layer session'    # count only the cases whose names begin so
 
 Callgrind counts what the processor does in user space: the same program gives the same number, on a
 busy machine too. One process runs all cases and calls ``getppid()`` between them, at which callgrind
@@ -35,25 +36,28 @@ ALLOWED = 1.2
 WARM_UP, REQUESTS, ROUNDS = 60, 40, 3
 
 
-def cases(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
-    """Every application to count, with its request."""
+def cases(folder: Path, only: str = "") -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
+    """Every application to count whose name begins with *only*, with its request; and the bare application."""
     import scene
     from cases import layers
     from peers import lamella_stack
 
     found: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {"bare": (layers.bare, scene.environ("/"))}
     for profile in (None, "text"):
+        if only and not only.startswith("full"):
+            continue
         app = lamella_stack.make(folder, profile)
         scene.check_duties(app, folder)
         for column, request in scene.requests(app).items():
             found[f"full{' text' if profile else ''}, {column}"] = (app, request)
     for name, make in layers.OWN.items():
-        found[f"layer {name}"] = make(folder)
-    return found
+        if f"layer {name}".startswith(only):
+            found[f"layer {name}"] = make(folder)
+    return {name: case for name, case in found.items() if name == "bare" or name.startswith(only)}
 
 
-def count(python: str = sys.executable) -> dict[str, int]:
-    """Run the cases under callgrind and return instructions per request.
+def count(python: str = sys.executable, only: str = "") -> dict[str, int]:
+    """Run the cases under callgrind and return instructions per request; *only* those whose names begin so.
 
     Raises:
         RuntimeError: valgrind is missing, or the cases failed.
@@ -65,7 +69,7 @@ def count(python: str = sys.executable) -> dict[str, int]:
         out = Path(temporary) / "out"
         command = [
             valgrind, "--tool=callgrind", f"--callgrind-out-file={out}", "--dump-before=getppid",
-            "--zero-before=getppid", python, "-X", "frozen_modules=on", "-W", "ignore", __file__, "--cases", temporary,
+            "--zero-before=getppid", python, "-X", "frozen_modules=on", "-W", "ignore", __file__, "--cases", temporary, only,
         ]  # fmt: skip
         # Where instructions depend on addresses or hashes, they are the same each time.
         fixed = shutil.which("setarch")
@@ -93,9 +97,9 @@ def _total(dump: Path) -> int:
     return int(found[1])
 
 
-def run_cases(folder: Path) -> None:
+def run_cases(folder: Path, only: str) -> None:
     """Run each case, with a mark before and after each round; in the process that callgrind watches."""
-    every = cases(folder)
+    every = cases(folder, only)
     gc.collect()
     gc.disable()
     for app, request in every.values():
@@ -153,11 +157,13 @@ def regressions(now: dict[str, int], before: dict[str, int]) -> list[str]:
 def main(arguments: list[str]) -> int:
     """Count, and compare or write."""
     if arguments[:1] == ["--cases"]:
-        run_cases(Path(arguments[1]))
+        run_cases(Path(arguments[1]), arguments[2])
         return 0
-    now = count()
+    only = arguments[1] if arguments[:1] == ["--only"] else ""
+    now = count(only=only)
     everything = stored()
     before = everything.get(version(), {}).get("instructions", {})
+    before = {name: number for name, number in before.items() if name == "bare" or name.startswith(only)}
     for name, number in now.items():
         change = f"{number / before[name] - 1:+7.1%}" if name in before else ""
         print(f"{name:28} {number:>10,} {change}")
