@@ -69,7 +69,8 @@ def count(python: str = sys.executable, only: str = "") -> dict[str, int]:
         out = Path(temporary) / "out"
         command = [
             valgrind, "--tool=callgrind", f"--callgrind-out-file={out}", "--dump-before=getppid",
-            "--zero-before=getppid", python, "-X", "frozen_modules=on", "-W", "ignore", __file__, "--cases", temporary, only,
+            "--zero-before=getppid", python, "-X", "frozen_modules=on", "-W", "ignore",
+            __file__, "--cases", temporary, only,
         ]  # fmt: skip
         # Where instructions depend on addresses or hashes, they are the same each time.
         fixed = shutil.which("setarch")
