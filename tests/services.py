@@ -3,25 +3,67 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """A port that nobody listens on.
+
+    Below the range that clients of this machine get theirs from: until a server has taken the port nobody else gets it.
+    """
+    for _ in range(100):
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+    raise AssertionError("no port is free")
+
+
+@contextmanager
+def waitress(app: Any, threads: int = 2) -> Iterator[int]:
+    """Serve *app* by waitress in a thread until the end of the block; the port.
+
+    The server's sockets are closed by the thread that polls them: closed under its ``select`` they make it fail.
+    """
+    from waitress.server import create_server
+
+    server: Any = create_server(app, host="127.0.0.1", port=0, threads=threads)
+    ended = threading.Event()
+
+    def serve() -> None:
+        try:
+            while not ended.is_set():
+                server.asyncore.loop(timeout=1, map=server._map, count=1)
+        finally:
+            server.task_dispatcher.shutdown()
+            server.asyncore.close_all(server._map)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield server.effective_port
+    finally:
+        ended.set()
+        server.pull_trigger()
+        thread.join(10)
+        assert not thread.is_alive(), "waitress does not end"
 
 
 def program(name: str, *folders: str) -> str:
@@ -68,6 +110,26 @@ def running(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextmanager
+def wsgiref(app: Any) -> Iterator[int]:
+    """Serve *app* by the standard library's server in a thread until the end of the block; the port."""
+    from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+    class Quiet(WSGIRequestHandler):
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Say nothing."""
+
+    server = make_server("127.0.0.1", 0, app, handler_class=Quiet)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join(10)
+        server.server_close()
 
 
 @contextmanager

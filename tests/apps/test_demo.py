@@ -37,14 +37,6 @@ def stack(notes: Path) -> Stack:
     return load(DEMO)
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 def start(command: list[str], port: int, folder: Path) -> subprocess.Popen[bytes]:
     """Start a server and wait until it listens."""
     environment = {**os.environ, "PYTHONPATH": DEV, "LAMELLA_DEMO_DB": str(folder / "notes.sqlite3")}
@@ -72,9 +64,9 @@ def command_of(server: str, port: int) -> list[str]:
 
 
 @pytest.fixture
-def server(request: pytest.FixtureRequest, notes: Path) -> Iterator[tuple[str, int, int]]:
+def server(request: pytest.FixtureRequest, services: Any, notes: Path) -> Iterator[tuple[str, int, int]]:
     """The demo on a real server: its name, its port, its process."""
-    port = free_port()
+    port = services.free_port()
     name = getattr(request, "param", "waitress")
     process = start(command_of(name, port), port, notes)
     yield name, port, process.pid

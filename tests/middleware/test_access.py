@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -364,16 +363,10 @@ def test_a_long_path_is_cheap() -> None:
 
 
 @pytest.fixture(scope="module")
-def wire() -> Iterator[tuple[str, int]]:
+def wire(services: Any) -> Iterator[tuple[str, int]]:
     """The guarded stack behind a real server."""
-    from waitress.server import create_server
-
-    server = create_server(guarded(), host="127.0.0.1", port=0, threads=2)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    yield "127.0.0.1", server.effective_port
-    server.close()
-    thread.join(5)
+    with services.waitress(guarded()) as port:
+        yield "127.0.0.1", port
 
 
 def _answer(place: tuple[str, int], request: bytes) -> bytes:

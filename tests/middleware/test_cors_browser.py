@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 from wsgiref.types import WSGIApplication
 
 import pytest
-import waitress
 
 from lamella.middleware.cors import CORSMiddleware
 from lamella.middleware.errors import ErrorsMiddleware
@@ -64,20 +63,6 @@ class Sites(NamedTuple):
     app: Api
 
 
-def serve(app: WSGIApplication) -> tuple[Any, str]:
-    """Serve on a free port of loopback; returns the server and its origin."""
-    server = waitress.create_server(app, host="127.0.0.1", port=0, threads=2)
-    threading.Thread(target=_run, args=(server,), daemon=True).start()
-    return server, f"http://127.0.0.1:{server.effective_port}"
-
-
-def _run(server: Any) -> None:
-    try:
-        server.run()
-    except OSError:
-        pass  # closed from outside
-
-
 def page_app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     """An empty page."""
     start_response("200 OK", [("Content-Type", "text/html; charset=utf-8")])
@@ -85,30 +70,32 @@ def page_app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 
 @pytest.fixture(scope="module")
-def sites() -> Iterator[Sites]:
+def sites(services: Any) -> Iterator[Sites]:
     """Two sites with pages, and an API that lets one of them in."""
-    app = Api()
-    page_server, page = serve(page_app)
-    stranger_server, stranger = serve(page_app)
-    policies = [
-        {"paths": ["/open/*"], "origins": "*", "credentials": False},
-        {"paths": ["/any-header/*"], "headers": "*", "credentials": False},
-    ]
-    api = CORSMiddleware(
-        ErrorsMiddleware(app),
-        origins=[page],
-        credentials=True,
-        methods=["GET", "POST", "PUT"],
-        headers=["Content-Type", "X-Api-Key"],
-        expose=["X-Total"],
-        max_age=0,  # each test sees its own preflight
-        policies=policies,
-    )
-    api_server, address = serve(api)
-    app.elsewhere = f"{stranger}/landed"
-    yield Sites(page, stranger, address, app)
-    for server in (page_server, stranger_server, api_server):
-        server.close()
+    with ExitStack() as stack:
+
+        def serve(served: WSGIApplication) -> str:
+            return f"http://127.0.0.1:{stack.enter_context(services.waitress(served))}"
+
+        app = Api()
+        page, stranger = serve(page_app), serve(page_app)
+        policies = [
+            {"paths": ["/open/*"], "origins": "*", "credentials": False},
+            {"paths": ["/any-header/*"], "headers": "*", "credentials": False},
+        ]
+        api = CORSMiddleware(
+            ErrorsMiddleware(app),
+            origins=[page],
+            credentials=True,
+            methods=["GET", "POST", "PUT"],
+            headers=["Content-Type", "X-Api-Key"],
+            expose=["X-Total"],
+            max_age=0,  # each test sees its own preflight
+            policies=policies,
+        )
+        address = serve(api)
+        app.elsewhere = f"{stranger}/landed"
+        yield Sites(page, stranger, address, app)
 
 
 @pytest.fixture(scope="module")

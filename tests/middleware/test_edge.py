@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import socket
-import threading
 import time
 from typing import Any
 from wsgiref.types import WSGIApplication
@@ -654,57 +653,28 @@ def _bad_app(request: dict[str, Any], start_response: Any) -> Any:
 
 @pytest.mark.server
 @pytest.mark.parametrize("server", ["wsgiref", "waitress"])
-def test_servers_look_alike(server: str) -> None:
+def test_servers_look_alike(services: Any, server: str) -> None:
     """What differs between servers on the wire is the same behind the edge."""
-    app = EdgeMiddleware(_bad_app)
-    if server == "wsgiref":
-        from wsgiref.simple_server import WSGIRequestHandler, make_server
-
-        class Quiet(WSGIRequestHandler):
-            def log_message(self, *args: object) -> None:
-                """Say nothing."""
-
-        small = make_server("127.0.0.1", 0, app, handler_class=Quiet)
-        port, stop = small.server_port, small.shutdown
-        thread = threading.Thread(target=small.serve_forever)
-        finish = small.server_close
-    else:
-        import waitress
-
-        big = waitress.create_server(app, host="127.0.0.1", port=0)
-        port = big.effective_port
-        stop, finish = big.close, lambda: None
-        thread = threading.Thread(target=_run_quietly, args=(big,))
     logging.disable(logging.ERROR)
-    thread.start()
     try:
-
-        def ask(line: str, more: str = "") -> tuple[bytes, bytes]:
-            raw = _talk(
-                port, f"{line} HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n{more}\r\n".encode("latin-1")
-            )
-            head, _, body = raw.partition(b"\r\n\r\n")
-            return head.split(b" ")[1], body
-
-        assert ask("GET /raises") == (b"500", b"Internal Server Error\n")
-        assert ask("GET /split") == (b"500", b"Internal Server Error\n")
-        assert ask("GET /long") == (b"200", b"12")
-        assert ask("GET /hop")[0] == b"200"
-        assert ask("HEAD /") == (b"200", b"")
-        assert ask("GET /read") == (b"200", b"read ") or ask("GET /read")[1].endswith(b"read \r\n0\r\n\r\n")
-        assert ask("GET http://b.example/read")[0] == b"200"
-        assert ask("GET /", "Upgrade: websocket\r\n")[0] == b"426"
-        assert ask("GET /%ff")[0] == b"400"
+        with getattr(services, server)(EdgeMiddleware(_bad_app)) as port:
+            _look_at(port)
     finally:
         logging.disable(logging.NOTSET)
-        stop()
-        thread.join(5)
-        finish()
 
 
-def _run_quietly(server: Any) -> None:
-    """Run waitress until its socket is closed from outside."""
-    try:
-        server.run()
-    except OSError:
-        pass
+def _look_at(port: int) -> None:
+    def ask(line: str, more: str = "") -> tuple[bytes, bytes]:
+        raw = _talk(port, f"{line} HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n{more}\r\n".encode("latin-1"))
+        head, _, body = raw.partition(b"\r\n\r\n")
+        return head.split(b" ")[1], body
+
+    assert ask("GET /raises") == (b"500", b"Internal Server Error\n")
+    assert ask("GET /split") == (b"500", b"Internal Server Error\n")
+    assert ask("GET /long") == (b"200", b"12")
+    assert ask("GET /hop")[0] == b"200"
+    assert ask("HEAD /") == (b"200", b"")
+    assert ask("GET /read") == (b"200", b"read ") or ask("GET /read")[1].endswith(b"read \r\n0\r\n\r\n")
+    assert ask("GET http://b.example/read")[0] == b"200"
+    assert ask("GET /", "Upgrade: websocket\r\n")[0] == b"426"
+    assert ask("GET /%ff")[0] == b"400"

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
-from wsgiref.simple_server import WSGIRequestHandler, make_server
 from wsgiref.types import WSGIApplication
 
 import pytest
@@ -791,23 +790,11 @@ def test_the_whole_way_with_a_real_session() -> None:
     assert "Max-Age=0" in str(out.header("Set-Cookie"))
 
 
-class _Quiet(WSGIRequestHandler):
-    def log_message(self, format: str, *arguments: Any) -> None:
-        pass
-
-
 @pytest.fixture
-def site() -> Iterator[str]:
+def site(services: Any) -> Iterator[str]:
     """The whole stack on a real port."""
-    server = make_server(
-        "127.0.0.1", 0, whole(RecordingApp(headers=[("Content-Type", "text/plain")])), handler_class=_Quiet
-    )
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with services.wsgiref(whole(RecordingApp(headers=[("Content-Type", "text/plain")]))) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.mark.server

@@ -36,14 +36,6 @@ def program(name: str) -> str:
     return found
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     """Wait until the server accepts connections."""
     for _ in range(200):
@@ -78,11 +70,11 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def nginx(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def nginx(services: Any, tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """A real nginx on the same tree; its port."""
     binary = program("nginx")
     home = tmp_path_factory.mktemp("nginx")
-    port = free_port()
+    port = services.free_port()
     user = "user root;" if os.geteuid() == 0 else ""
     temporary = "".join(
         f"{kind}_temp_path {home}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -239,11 +231,11 @@ def module(tree: Path, tmp_path: Path) -> Path:
     return path
 
 
-def test_gunicorn_sends_large_files_with_sendfile(module: Path, tree: Path, tmp_path: Path) -> None:
+def test_gunicorn_sends_large_files_with_sendfile(services: Any, module: Path, tree: Path, tmp_path: Path) -> None:
     """Seen in the system calls, with the access log around the layer."""
     strace = program("strace")
     traced = tmp_path / "strace.log"
-    port = free_port()
+    port = services.free_port()
     command = [strace, "-f", "-e", "trace=sendfile,sendfile64", "-o", str(traced), sys.executable, "-m", "gunicorn"]
     command += ["-b", f"127.0.0.1:{port}", "--no-control-socket", "--chdir", str(module.parent), "served:application"]
     python_path = os.pathsep.join(path for path in sys.path if path)
@@ -269,23 +261,12 @@ def _children(pid: int) -> list[int]:
 
 
 @pytest.mark.parametrize("path", ["/large.bin", "/letters.txt", "/empty.txt"])
-def test_waitress_sends_files_and_ranges(tree: Path, path: str) -> None:
+def test_waitress_sends_files_and_ranges(services: Any, tree: Path, path: str) -> None:
     """Through its own file buffer, on one kept connection."""
-    import threading
-
-    from waitress.server import create_server
-
-    server = create_server(StaticApp(root=tree), host="127.0.0.1", port=0, threads=2)
-    port = server.effective_port
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
     content = (tree / path[1:]).read_bytes()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
+    with services.waitress(StaticApp(root=tree)) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         for headers, expected in (({}, content), ({"Range": "bytes=3-280000"}, content[3:280001]), ({}, content)):
             connection.request("GET", path, headers=headers)
             assert connection.getresponse().read() == expected
-    finally:
         connection.close()
-        server.close()
-        thread.join(5)

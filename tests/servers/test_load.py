@@ -9,13 +9,13 @@ import http.client
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,12 +52,6 @@ def open_files(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def listens(port: int) -> bool:
-    """Whether the server takes connections."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 class Load:
     """Clients that ask until they are told to stop."""
 
@@ -92,11 +86,9 @@ class Load:
 
 
 @pytest.mark.server
-def test_a_killed_worker_harms_only_its_own_requests(tmp_path: Path) -> None:
+def test_a_killed_worker_harms_only_its_own_requests(services: Any, tmp_path: Path) -> None:
     """``kill -9`` of a worker each second: no wrong answer, few cut ones, no descriptor and no memory lost."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = services.free_port()
     environment = {**os.environ, "PYTHONPATH": DEV, "LAMELLA_DEMO_DB": str(tmp_path / "notes.sqlite3")}
     options = ["-w", "3", "-k", "gthread", "--threads", "4", "-b", f"127.0.0.1:{port}", "--log-level", "error"]
     command = [sys.executable, "-m", "gunicorn", *options, f'lamella.stack:load("{DEMO}")']
@@ -104,7 +96,7 @@ def test_a_killed_worker_harms_only_its_own_requests(tmp_path: Path) -> None:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 20
-        while len(children(server.pid)) < 3 or not listens(port):
+        while len(children(server.pid)) < 3 or not services.listens(port):
             assert time.monotonic() < deadline, (tmp_path / "log").read_text()
             time.sleep(0.1)
         survivor = children(server.pid)[0]

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,10 +61,8 @@ def lamella(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 class Server:
     """``lamella run`` on a free port."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+    def __init__(self, folder: Path, port: int, *arguments: str) -> None:
+        self.address = f"127.0.0.1:{port}"
         self.log = folder / "server.log"
         with self.log.open("w") as log:
             command = [*COMMAND, "run", "--bind", self.address, *arguments]
@@ -92,10 +91,15 @@ class Server:
 
 
 @pytest.fixture
-def servers() -> Iterator[list[Server]]:
-    """Stops whatever was started."""
+def serve(services: Any) -> Iterator[Callable[..., Server]]:
+    """Starts ``lamella run`` in a folder, with arguments; stops whatever was started."""
     started: list[Server] = []
-    yield started
+
+    def start(folder: Path, *arguments: str) -> Server:
+        started.append(Server(folder, services.free_port(), *arguments))
+        return started[-1]
+
+    yield start
     for server in started:
         server.stop()
 
@@ -213,22 +217,20 @@ def test_a_wrong_command_gets_a_suggestion(tmp_path: Path) -> None:
 
 
 @pytest.mark.server
-def test_run_serves_and_stops(project: Path, servers: list[Server]) -> None:
+def test_run_serves_and_stops(project: Path, serve: Callable[..., Server]) -> None:
     """SIGTERM ends it with exit code 0."""
-    server = Server(project)
-    servers.append(server)
+    server = serve(project)
 
     assert server.get() == "first version"
     assert server.stop() == 0
 
 
 @pytest.mark.server
-def test_a_request_in_flight_finishes(project: Path, servers: list[Server]) -> None:
+def test_a_request_in_flight_finishes(project: Path, serve: Callable[..., Server]) -> None:
     """A signal to stop does not cut off an answer."""
     slow = APP.replace("    return", "    import time; open('started', 'w').close(); time.sleep(0.8)\n    return")
     (project / "app.py").write_text(slow, encoding="utf-8")
-    server = Server(project)
-    servers.append(server)
+    server = serve(project)
     host, port = server.address.split(":")
 
     with socket.create_connection((host, int(port))) as client:
@@ -245,10 +247,9 @@ def test_a_request_in_flight_finishes(project: Path, servers: list[Server]) -> N
 
 
 @pytest.mark.server
-def test_reload_keeps_the_old_stack_while_the_new_one_is_broken(project: Path, servers: list[Server]) -> None:
+def test_reload_keeps_the_old_stack_while_the_new_one_is_broken(project: Path, serve: Callable[..., Server]) -> None:
     """A change is taken over once it is sound; until then the old stack serves, and the reason is told."""
-    server = Server(project, "--reload")
-    servers.append(server)
+    server = serve(project, "--reload")
     assert server.get() == "first version"
 
     (project / "stack.toml").write_text(STACK + "\n[[layer]]\nuse = 'no_such_layer'\n", encoding="utf-8")
@@ -277,7 +278,7 @@ def test_an_address_in_use_is_one_line(project: Path) -> None:
 
 
 @pytest.mark.server
-def test_a_new_project_runs_and_its_tests_pass(tmp_path: Path, servers: list[Server]) -> None:
+def test_a_new_project_runs_and_its_tests_pass(tmp_path: Path, serve: Callable[..., Server]) -> None:
     """``lamella new blog && cd blog && lamella run`` works at once."""
     assert lamella(tmp_path, "new", "blog").returncode == 0
     blog = tmp_path / "blog"
@@ -289,8 +290,7 @@ def test_a_new_project_runs_and_its_tests_pass(tmp_path: Path, servers: list[Ser
         cwd=blog, env=ENVIRONMENT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert tested.returncode == 0, tested.stdout + tested.stderr
-    server = Server(blog)
-    servers.append(server)
+    server = serve(blog)
     assert '"world"' in server.get("/hello/world")
 
 
