@@ -127,6 +127,7 @@ def test_odd_requests_never_make_an_error_of_ours(stack: Stack, change: dict[str
     assert call(stack, {**environ("GET", "/"), **change}).code < 500
 
 
+@pytest.mark.timing
 def test_building_takes_little_time(notes: Path) -> None:
     """Under 0.35 s of CPU with all imports, in a process of its own, with compiled bytecode."""
     code = (

@@ -162,6 +162,7 @@ def test_uuid_values() -> None:
     assert call(router, environ("GET", "/" + value.hex)).code == 404
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(
     "path", ["/m/" + "-" * 100_000 + ".y", "/m/" + "a-" * 50_000, "/p/" + "a/" * 50_000 + "x", "/i/" + "9" * 100_000]
 )

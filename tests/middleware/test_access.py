@@ -349,6 +349,7 @@ def test_no_made_up_path_reaches_the_protected_app(before: str, middle: str, aft
         assert answer.code < 500
 
 
+@pytest.mark.timing
 def test_a_long_path_is_cheap() -> None:
     """100 kB of segments are matched in linear time, also by patterns with stars."""
     rules = [{"path": "/**/a*/b", "allow": "admin"}, {"path": "/*/x*y/*", "allow": "admin"}, {"allow": "anonymous"}]

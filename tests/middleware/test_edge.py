@@ -249,6 +249,7 @@ def test_splits_joined_cookie_fields(joined: str, split: str) -> None:
     assert app.environ["HTTP_COOKIE"] == split
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("unit", [",", ", ", ",a", ",a=", ", " * 3 + "=", "a"])
 def test_splitting_cookies_is_linear(unit: str) -> None:
     """100 kB of hostile input take less than 50 ms."""

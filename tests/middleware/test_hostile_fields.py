@@ -112,6 +112,7 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_hostile_field_of_100_kb_costs_little(name: str) -> None:
     """Each field, each twist: an answer that is no 5xx, under 50 ms of this thread's time."""

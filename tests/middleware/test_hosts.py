@@ -115,6 +115,7 @@ def test_any_host_is_200_or_400(host: str) -> None:
     assert response.code == 400 or ".a.example" in "." + host.lower()
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("unit", ["a.", ".", "a", "[", ":", "a.example", "1."])
 def test_is_linear(unit: str) -> None:
     """100 kB of hostile input take less than 50 ms."""

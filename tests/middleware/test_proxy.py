@@ -454,6 +454,7 @@ def test_whatever_is_sent_the_environ_stays_sane(headers: str, fields: dict[str,
     assert not app.environ["SCRIPT_NAME"].startswith("//")
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("unit", [",", "1.2.3.4,", "10.0.0.2,", 'for="', "for=10.0.0.2,", "for=1;", "[", "\\", '"\\'])
 def test_reading_is_linear(unit: str) -> None:
     """100 kB of hostile input take less than 50 ms and a little for each believed entry."""

@@ -770,6 +770,7 @@ def test_accepts_no_mutated_cookie(options: dict[str, Any]) -> None:
     assert seen.pop() == {}
 
 
+@pytest.mark.timing
 def test_refuses_in_the_same_time_however_much_matches() -> None:
     """One digest over all, compared as a whole: a signature wrong at its start or at its end."""
     browser = Browser()

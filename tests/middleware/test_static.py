@@ -481,6 +481,7 @@ def test_sends_one_range_of_a_large_file(get: Get, root: Path, options: dict[str
     assert get("/letters.txt", range="bytes=-1", **options).body == b"z"
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(
     "hostile",
     [

@@ -118,6 +118,7 @@ def sent(headers: dict[str, str], etag: str) -> dict[str, Any]:
     return {name.replace("-", "_").lower(): fill(value, etag, 1_700_000_000) for name, value in headers.items()}
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("mount", ["", "/mounted"])
 def test_ranges_by_the_corpus(base: Path, mode: str, mount: str, corpus: Any) -> None:
     """Status, body and Content-Range as RFC 9110 has them."""

@@ -269,6 +269,7 @@ def test_legal_pairs_and_sorted_layers() -> None:
         sort_layers(circle)
 
 
+@pytest.mark.timing
 def test_a_large_stack_is_checked_quickly() -> None:
     """Two hundred layers and five hundred mounts, in well under half a second."""
     app = RecordingApp()

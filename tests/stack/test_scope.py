@@ -130,6 +130,7 @@ def test_refuses_a_scope_that_cannot_be_meant(scope: dict[str, Any]) -> None:
         When(**scope)
 
 
+@pytest.mark.timing
 def test_a_layer_out_of_scope_costs_little() -> None:
     """Less than two microseconds a request, path and all."""
 
@@ -150,6 +151,7 @@ def _timed(app: Any, request: Any) -> float:
     return (time.thread_time() - began) / 2000
 
 
+@pytest.mark.timing
 def test_a_long_path_is_decided_quickly() -> None:
     """100 kB of hostile path take less than 50 ms."""
     when = When(paths=["/**/a/*", "/x/*/y", "/*.css"])

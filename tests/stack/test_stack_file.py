@@ -453,6 +453,7 @@ Typed = "5us"
 # --- cost ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.timing
 def test_checks_a_large_file_quickly(write: Write) -> None:
     """200 layers and 500 mounts in less than half a second, apps not imported."""
     mounts = "".join(f'"/m{i}" = "gone_{i}.wsgi:app"\n' for i in range(500))

@@ -309,6 +309,7 @@ def test_keeps_the_file_wrapper() -> None:
     assert trace(Stack([Layer(adds)], app=serves), request).root.status == "200 OK"
 
 
+@pytest.mark.timing
 def test_tracing_stays_under_three_times_the_request() -> None:
     """A stack of six real layers, traced, against the same stack alone; the best of some runs each."""
     layers = [

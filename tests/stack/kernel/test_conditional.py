@@ -183,6 +183,7 @@ def test_one_range_is_what_slicing_gives(first: int, last: int | None, size: int
         assert b"".join(content[start:stop] for start, stop in ranges or ()) == expected
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(
     "text", ["bytes=" + "0-," * 33_000, "bytes=" + "-" * 100_000, "bytes=" + "," * 100_000, "bytes=" + "1" * 100_000]
 )

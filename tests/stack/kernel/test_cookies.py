@@ -74,6 +74,7 @@ def test_finds_what_the_parser_reads(header: str) -> None:
     assert find_cookie(header, "sid") == parse_cookies(header).get("sid")
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(
     "header",
     [

@@ -44,6 +44,7 @@ HOSTILE += [
 ]
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("number", range(len(PARSERS)))
 def test_every_parser_is_fast_on_hostile_input(number: int) -> None:
     """100 kB of the worst that we could think of takes under 50 ms."""

@@ -342,6 +342,7 @@ def test_remembers_no_password() -> None:
     assert "alice" not in repr(users)
 
 
+@pytest.mark.timing
 def test_an_unknown_user_costs_what_a_wrong_password_costs() -> None:
     """The median of either is within a third of the other: the clock does not tell who exists."""
     users = Users("users", {f"user{i}": cheap("right", 20_000) for i in range(3)}, scheme="basic")
@@ -357,6 +358,7 @@ def test_an_unknown_user_costs_what_a_wrong_password_costs() -> None:
     assert 0.66 < known / unknown < 1.5
 
 
+@pytest.mark.timing
 def test_an_empty_file_takes_its_time_too() -> None:
     """Without users a guess costs a hash as well."""
     users = Users("users", {}, scheme="basic")

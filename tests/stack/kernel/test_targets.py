@@ -102,6 +102,7 @@ def test_what_comes_out_stays(text: str) -> None:
     )
 
 
+@pytest.mark.timing
 def test_a_long_target_is_cheap() -> None:
     """100 kB of anything is denied at once."""
     started = time.thread_time()
