@@ -6,10 +6,10 @@ every function is linear in its input.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from .http import ETag, etag_matches, parse_date, parse_etags
+from .late import late_pattern
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
@@ -30,8 +30,8 @@ __all__ = [
 PRECONDITIONS = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE")
 
 # Section 14.1.1: int-range = first-pos "-" [ last-pos ], suffix-range = "-" suffix-length
-_RANGE_SPEC = re.compile(r"([0-9]*)-([0-9]*)")
-_SINGLE_RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{0,18})")
+_RANGE_SPEC = late_pattern(r"([0-9]*)-([0-9]*)")
+_SINGLE_RANGE = late_pattern(r"bytes=([0-9]{1,18})-([0-9]{0,18})")
 # More digits than any file has bytes; int() itself refuses over 4300 of them.
 _MOST_DIGITS = 18
 _HUGE: int = 10**_MOST_DIGITS

@@ -15,6 +15,7 @@ from typing import Final
 
 from .errors import ConfigError
 from .http import format_date, is_token
+from .late import late_pattern
 
 __all__ = [
     "MAX_LINE",
@@ -41,8 +42,8 @@ _COOKIE_VALUE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")
 _PLAIN = frozenset(set(range(0x21, 0x7F)) - set(b'"%,;\\'))
 # Section 4.1.1: path-value = any CHAR except CTLs or ";"; browsers ignore one that does not begin with a slash.
 _PATH = re.compile(r"/[\x20-\x3a\x3c-\x7e]*")
-_DOMAIN = re.compile(r"\.?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*", re.I)
-_PERCENT = re.compile(r"%([0-9A-Fa-f]{2})")
+_DOMAIN = late_pattern(r"\.?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*", re.I)
+_PERCENT = late_pattern(r"%([0-9A-Fa-f]{2})")
 _SAME_SITE: Final = {"strict": "Strict", "lax": "Lax", "none": "None"}
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import re
 import secrets
 import unicodedata
 from typing import Any
 
 from ._crypt import ALPHABET, apr1, sha_crypt
 from .errors import import_extra
+from .late import late_pattern
 
 __all__ = ["check_hash", "hash_password", "verify_password"]
 
@@ -29,11 +29,13 @@ _MAX_BCRYPT_COST = 16
 _MAX_SHA_ROUNDS = 1_000_000
 _MAX_ARGON2_KIB = 2**20
 
-_BCRYPT = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
-_ARGON2 = re.compile(r"\$argon2id\$v=19\$m=([0-9]{1,8}),t=([0-9]{1,4}),p=([0-9]{1,3})\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+")
-_SHA_CRYPT = re.compile(r"\$([56])\$(?:rounds=([0-9]{1,9})\$)?([^$:\n]{0,16})\$([./A-Za-z0-9]{43}|[./A-Za-z0-9]{86})")
-_APR1 = re.compile(r"\$apr1\$([^$:\n]{1,8})\$([./A-Za-z0-9]{22})")
-_SHA1 = re.compile(r"\{SHA\}([A-Za-z0-9+/]{27}=)")
+_BCRYPT = late_pattern(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
+_ARGON2 = late_pattern(
+    r"\$argon2id\$v=19\$m=([0-9]{1,8}),t=([0-9]{1,4}),p=([0-9]{1,3})\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+"
+)
+_SHA_CRYPT = late_pattern(r"\$([56])\$(?:rounds=([0-9]{1,9})\$)?([^$:\n]{0,16})\$([./A-Za-z0-9]{43}|[./A-Za-z0-9]{86})")
+_APR1 = late_pattern(r"\$apr1\$([^$:\n]{1,8})\$([./A-Za-z0-9]{22})")
+_SHA1 = late_pattern(r"\{SHA\}([A-Za-z0-9+/]{27}=)")
 
 
 def check_hash(text: str, *, allow_weak: bool = False) -> str | None:

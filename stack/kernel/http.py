@@ -14,6 +14,8 @@ from ipaddress import IPv6Address
 from itertools import islice
 from typing import NamedTuple
 
+from .late import late_pattern
+
 __all__ = [
     "HOP_BY_HOP",
     "ETag",
@@ -44,14 +46,14 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # Section 5.5: field-value = *( VCHAR / obs-text / SP / HTAB ), here as latin-1 characters.
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 # What stands between separators: anything else, and whole quoted-strings (section 5.6.4).
-_PIECES = {mark: re.compile(rf'(?:[^"{mark}]+|"(?:[^"\\]|\\.)*")*', re.DOTALL) for mark in ",;"}
+_PIECES = {mark: late_pattern(rf'(?:[^"{mark}]+|"(?:[^"\\]|\\.)*")*', re.DOTALL) for mark in ",;"}
 # As many elements as fit into the 8 KiB that nginx and gunicorn take of one header line.
 _MOST_PIECES = 4096
 # Section 12.4.2: qvalue = ( "0" [ "." 0*3DIGIT ] ) / ( "1" [ "." 0*3("0") ] )
-_QVALUE = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
+_QVALUE = late_pattern(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 # Section 8.8.3: entity-tag = [ "W/" ] DQUOTE *etagc DQUOTE
 # One list element; a malformed one matches without groups. Its alternatives never fail, so it is linear.
-_ETAG_ELEMENT = re.compile(r'[ \t]*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*|[^,]*)(?:,|$)')
+_ETAG_ELEMENT = late_pattern(r'[ \t]*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*|[^,]*)(?:,|$)')
 # RFC 3986 section 3.2.2: reg-name without sub-delims and percent-encoding, which no browser sends in Host.
 _REG_NAME = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*\.?")
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -280,11 +282,11 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 _MONTH = "(" + "|".join(_MONTHS) + ")"
 _CLOCK = r"([0-9]{2}):([0-9]{2}):([0-9]{2})"
 # Section 5.6.7: IMF-fixdate, the obsolete RFC 850 form, and asctime; a recipient must take all three.
-_IMF_DATE = re.compile(rf"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), ([0-9]{{2}}) {_MONTH} ([0-9]{{4}}) {_CLOCK} GMT")
-_RFC850_DATE = re.compile(
+_IMF_DATE = late_pattern(rf"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), ([0-9]{{2}}) {_MONTH} ([0-9]{{4}}) {_CLOCK} GMT")
+_RFC850_DATE = late_pattern(
     rf"(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day, ([0-9]{{2}})-{_MONTH}-([0-9]{{2}}) {_CLOCK} GMT"
 )
-_ASCTIME_DATE = re.compile(rf"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) {_MONTH} ([ 0-9][0-9]) {_CLOCK} ([0-9]{{4}})")
+_ASCTIME_DATE = late_pattern(rf"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) {_MONTH} ([ 0-9][0-9]) {_CLOCK} ([0-9]{{4}})")
 
 
 def format_date(seconds: float) -> str:

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from .errors import ConfigError
 from .http import parse_host
+from .late import late_pattern
 from .options import strings
 
 __all__ = [
@@ -38,8 +39,8 @@ __all__ = [
 T = TypeVar("T")
 
 # What the canonical path never has, so that a pattern with it would never match; and what looks like a query.
-_IMPOSSIBLE = re.compile(r"//|/\.{1,2}(?=/|\Z)|[\\?#\x00-\x1f\x7f-\x9f]|%[0-9A-Fa-f]{2}|\*\*\*")
-_WILDCARD = re.compile(r"(/\*\*(?=/|\Z)|\*+)")
+_IMPOSSIBLE = late_pattern(r"//|/\.{1,2}(?=/|\Z)|[\\?#\x00-\x1f\x7f-\x9f]|%[0-9A-Fa-f]{2}|\*\*\*")
+_WILDCARD = late_pattern(r"(/\*\*(?=/|\Z)|\*+)")
 
 
 def is_path_pattern(text: str) -> bool:

@@ -9,13 +9,15 @@ import re
 from collections.abc import Callable, Collection
 from urllib.parse import unquote_plus
 
+from .late import late_pattern
+
 __all__ = ["REDACTED", "is_secret", "redact_query", "redact_url", "secret_names"]
 
 #: Stands where a secret was.
 REDACTED = "***"
 
 # Long enough to mean a secret wherever they occur in a name ("accesstoken", "x-csrftoken").
-_STEMS = re.compile(
+_STEMS = late_pattern(
     r"token|passw|passphrase|secret|signature|credential|authoriz|apikey|accesskey|privatekey|cookie|assertion"
     r"|sessionid|samlre",
     re.I,
@@ -25,9 +27,9 @@ _WORDS = frozenset(
     {"auth", "code", "hmac", "jwt", "key", "keys", "nonce", "otp", "pass", "pin", "pwd", "session", "sid", "sig"}
     | {"ticket", "totp", "verifier", "webhook"}
 )
-_SPLIT = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
+_SPLIT = late_pattern(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
 # A separator of either kind: old parsers still split at ";" as well.
-_PAIRS = re.compile(r"([&;])")
+_PAIRS = late_pattern(r"([&;])")
 # A name this long is nobody's parameter, a value this long no address: neither is decoded, both are hidden.
 _LONGEST_NAME = 256
 _LONGEST_VALUE = 8192

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from .http import Origin, parse_host, parse_origin
 from .keys import CLIENT
+from .late import late_pattern
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
@@ -17,9 +18,9 @@ __all__ = ["encode_target", "own_origin", "safe_target"]
 # Characters; browsers and servers take about 8 KiB of address, which ours goes into twice.
 _MAX_TARGET = 2048
 # Browsers drop tab and line ends anywhere, strip other controls and spaces at the ends, and read "\" as "/".
-_NEVER = re.compile(r"[\x00-\x1f\x7f-\x9f\\\u2028\u2029\ud800-\udfff]|\A\s|\s\Z")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
-_ABSOLUTE = re.compile(r"(https?://[^/?#]*)([/?#].*)?", re.IGNORECASE | re.DOTALL)
+_NEVER = late_pattern(r"[\x00-\x1f\x7f-\x9f\\\u2028\u2029\ud800-\udfff]|\A\s|\s\Z")
+_SCHEME = late_pattern(r"[A-Za-z][A-Za-z0-9+.\-]*:")
+_ABSOLUTE = late_pattern(r"(https?://[^/?#]*)([/?#].*)?", re.IGNORECASE | re.DOTALL)
 
 
 def own_origin(environ: WSGIEnvironment) -> Origin | None:
