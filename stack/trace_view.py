@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from lamella.stack.trace import Step, Trace
+    from lamella.stack.trace_steps import Step, Trace
 
 __all__ = ["html", "text", "tree"]
 
