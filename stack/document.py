@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lamella.stack.kernel.late import late_pattern
 from lamella.stack.problems import Problem, StackFileError, did_you_mean
 from lamella.stack.scanner import Path, Place, scan
 
 __all__ = ["Document", "Raw", "read"]
 
-_AT = re.compile(r" \(at line (\d+), column (\d+)\)\Z")
+_AT = late_pattern(r" \(at line (\d+), column (\d+)\)\Z")
 # No option is a tenth as deep; Python's own stack ends at some hundreds.
 _DEPTH = 64
 _AT_END = " (at end of document)"

@@ -11,6 +11,8 @@ import tomllib
 from bisect import bisect_right
 from typing import NamedTuple, TypeAlias
 
+from lamella.stack.kernel.late import late_pattern
+
 __all__ = ["Path", "Place", "scan"]
 
 #: From the root of the document: keys, and indexes of arrays.
@@ -33,8 +35,8 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _BASIC = re.compile(r'"(?:[^"\\\n]|\\.)*"')
 _LITERAL = re.compile(r"'[^'\n]*'")
 # At most two quotes may stand right before the closing three: TOML 1.0, "String".
-_LONG_BASIC = re.compile(r'"""(?:[^"\\]|\\.|"(?!""))*"""(?:"{0,2})', re.DOTALL)
-_LONG_LITERAL = re.compile(r"'''(?:[^']|'(?!''))*'''(?:'{0,2})", re.DOTALL)
+_LONG_BASIC = late_pattern(r'"""(?:[^"\\]|\\.|"(?!""))*"""(?:"{0,2})', re.DOTALL)
+_LONG_LITERAL = late_pattern(r"'''(?:[^']|'(?!''))*'''(?:'{0,2})", re.DOTALL)
 # Numbers, booleans, dates; a date and its time may be parted by one space.
 _SCALAR = re.compile(r"[^\s,\]}#]+(?: [0-9]{2}:[^\s,\]}#]*)?")
 

@@ -14,6 +14,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, get_args, get_origin
 
+from lamella.stack.kernel.late import late_pattern
 from lamella.stack.kernel.options import Kind
 from lamella.stack.references import PasteApp, PasteFilter
 
@@ -23,10 +24,9 @@ __all__ = ["REQUIRED", "Parameter", "Signature", "is_typed_dict", "marks", "sign
 REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED", "__slots__": ()})()
 
 # How others name what must not be shown; what may not stand in the file either.
-_LITERAL_REFUSED = re.compile(
-    r"(?:.*_)?(?:secrets?|secret_?key|passw(?:or)?d|passphrase|(?:api|private|signing|encryption)_?key)", re.IGNORECASE
-)
-_MASKED = re.compile(_LITERAL_REFUSED.pattern + r"|(?:.*_)?(?:tokens?|credentials?)", re.IGNORECASE)
+_SECRET_NAMES = r"(?:.*_)?(?:secrets?|secret_?key|passw(?:or)?d|passphrase|(?:api|private|signing|encryption)_?key)"
+_LITERAL_REFUSED = late_pattern(_SECRET_NAMES, re.IGNORECASE)
+_MASKED = late_pattern(_SECRET_NAMES + r"|(?:.*_)?(?:tokens?|credentials?)", re.IGNORECASE)
 
 
 class Parameter:
@@ -34,20 +34,44 @@ class Parameter:
 
     Args:
         name: The option.
-        hint: Its annotation, resolved; ``Any`` where it has none.
+        hint: Its annotation; ``Any`` where it has none.
         default: Its default, or :data:`REQUIRED`.
         is_marked: The author knows the marks: what has none is no secret, whatever its name.
+        namespace: Where the names in *hint* are looked up.
     """
 
-    __slots__ = ("default", "hint", "is_marked", "kinds", "name")
+    __slots__ = ("_hint", "_is_marked", "_kinds", "_namespace", "default", "name")
 
-    def __init__(self, name: str, hint: Any, default: Any, *, is_marked: bool = False) -> None:
+    def __init__(
+        self, name: str, hint: Any, default: Any, *, is_marked: bool = False, namespace: Mapping[str, Any] | None = None
+    ) -> None:
         self.name = name
-        self.hint = hint
         self.default = default
-        #: Names of the marks anywhere in the annotation.
-        self.kinds = frozenset(marks(hint))
-        self.is_marked = is_marked or bool(self.kinds) or hint in (bool, int, float)
+        # Both wait until they are asked for: a file sets one option in five, and only those are looked into.
+        self._hint = hint
+        self._kinds: frozenset[str] | None = None
+        self._is_marked = is_marked
+        self._namespace = namespace
+
+    @property
+    def hint(self) -> Any:
+        """The annotation, resolved."""
+        namespace = self._namespace
+        if namespace is not None:
+            self._hint, self._namespace = _resolve(self._hint, namespace), None
+        return self._hint
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Names of the marks anywhere in the annotation."""
+        if self._kinds is None:
+            self._kinds = frozenset(marks(self.hint))
+        return self._kinds
+
+    @property
+    def is_marked(self) -> bool:
+        """Tell whether the annotation says all: a secret would be marked."""
+        return self._is_marked or bool(self.kinds) or self.hint in (bool, int, float)
 
     @property
     def is_secret(self) -> bool:
@@ -127,8 +151,8 @@ def signature(factory: Any, leading: int = 1) -> Signature:
     hints, ours = function.__annotations__, function.__module__.startswith("lamella.")
     parameters = {}
     for name in chosen:
-        hint = _resolve(hints.get(name, Any), function.__globals__)
-        parameters[name] = Parameter(name, hint, defaults.get(name, REQUIRED), is_marked=ours)
+        hint, default = hints.get(name, Any), defaults.get(name, REQUIRED)
+        parameters[name] = Parameter(name, hint, default, is_marked=ours, namespace=function.__globals__)
     return Signature(parameters, takes_any)
 
 
@@ -169,8 +193,9 @@ def _inspected(factory: Any, leading: int) -> Signature:
         elif seen < leading and one.kind is not one.KEYWORD_ONLY:
             seen += 1
         elif one.kind is not one.POSITIONAL_ONLY:
-            hint = Any if one.annotation is one.empty else _resolve(one.annotation, namespace)
-            parameters[one.name] = Parameter(one.name, hint, REQUIRED if one.default is one.empty else one.default)
+            hint = Any if one.annotation is one.empty else one.annotation
+            default = REQUIRED if one.default is one.empty else one.default
+            parameters[one.name] = Parameter(one.name, hint, default, namespace=namespace)
     if seen < leading:
         raise ValueError("it does not take an app as its first argument")
     return Signature(parameters, takes_any)
