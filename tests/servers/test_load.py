@@ -133,7 +133,7 @@ def test_a_killed_worker_harms_only_its_own_requests(services: Any, tmp_path: Pa
         assert cut <= kills * CLIENTS * 2, told
         assert load.seen["answered"] > 50 * SECONDS, told
         assert open_files(survivor) <= files + CLIENTS, told
-        assert memory(survivor) < resident + 12_000, told
+        assert memory(survivor) < resident + 16_000, told  # the allocator settles; a leak shows over a minute
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(timeout=30)
