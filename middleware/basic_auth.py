@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from lamella.stack.kernel.auth import (
     UNAUTHORIZED,
     challenge,
     establish,
+    has_controls,
     is_user_name,
     parse_authorization,
     realm_parameter,
@@ -146,6 +146,6 @@ def decode_credentials(value: str) -> tuple[str, str] | None:
         user, colon, password = octets.decode("utf-8").partition(":")
     except (binascii.Error, ValueError):
         return None
-    if not colon or not is_user_name(user) or any(unicodedata.category(character) == "Cc" for character in password):
+    if not colon or not is_user_name(user) or has_controls(password):
         return None
     return user, password

@@ -5,7 +5,6 @@ What the auth layers share, so that each sets the same keys and challenges the s
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,8 +23,10 @@ __all__ = [
     "challenge",
     "client_address",
     "establish",
+    "has_controls",
     "is_browser",
     "is_user_name",
+    "normalized",
     "parse_authorization",
     "realm_parameter",
     "unauthorized_headers",
@@ -74,11 +75,25 @@ def is_user_name(text: str) -> bool:
     """Tell whether *text* may name a user: 1 to 255 printable characters, no white space around them."""
     if text.isascii():
         return 0 < len(text) <= _MAX_USER_NAME and text.isprintable() and text == text.strip(" ")
-    return (
-        len(text) <= _MAX_USER_NAME
-        and text == text.strip()
-        and not any(unicodedata.category(character) in _UNPRINTABLE for character in text)
-    )
+    if len(text) > _MAX_USER_NAME or text != text.strip():
+        return False
+    from unicodedata import category
+
+    return not any(category(character) in _UNPRINTABLE for character in text)
+
+
+def normalized(text: str) -> str:
+    """Return *text* in Unicode's normalization form C, in which equal names are equal (RFC 8265 section 3.3)."""
+    if text.isascii():
+        return text
+    from unicodedata import normalize  # a megabyte that names in ASCII do without
+
+    return normalize("NFC", text)
+
+
+def has_controls(text: str) -> bool:
+    """Tell whether *text* holds a control character: all of Unicode's category Cc, in U+0000 to U+009F."""
+    return not text.isprintable() and any(x < " " or "\x7f" <= x <= "\x9f" for x in text)
 
 
 def establish(environ: WSGIEnvironment, identity: Identity, layer: str) -> None:

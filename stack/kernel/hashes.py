@@ -10,11 +10,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import secrets
-import unicodedata
 from typing import Any
 
 from ._crypt import ALPHABET, apr1, sha_crypt
+from .auth import has_controls, normalized
 from .errors import import_extra
 from .late import late_pattern
 
@@ -102,7 +101,7 @@ def hash_password(password: str, scheme: str = "argon2id") -> str:
         MissingExtraError: The package for *scheme* is not installed.
     """
     octets = _octets(password)
-    if not octets or any(unicodedata.category(character) == "Cc" for character in password):
+    if not octets or has_controls(password):
         raise ValueError(f"a password has 1 to {_MAX_PASSWORD} octets and no control characters")
     if scheme == "argon2id":
         argon2: Any = import_extra("argon2", "argon2")
@@ -114,6 +113,8 @@ def hash_password(password: str, scheme: str = "argon2id") -> str:
         hashed: str = bcrypt.hashpw(octets, bcrypt.gensalt(rounds=12)).decode()
         return "$2y$" + hashed[4:]  # the prefix that Apache writes; the algorithm is that of $2b$
     if scheme == "sha512":
+        import secrets  # no start and no request makes a hash
+
         salt = "".join(secrets.choice(ALPHABET) for _ in range(16))
         rounds = 100_000
         return f"$6$rounds={rounds}${salt}${sha_crypt(octets, salt.encode(), rounds, '6')}"
@@ -123,7 +124,7 @@ def hash_password(password: str, scheme: str = "argon2id") -> str:
 def _octets(password: str) -> bytes | None:
     """The password as NFC and UTF-8 (RFC 7617 section 2.1, RFC 8265 section 4.2.2), None where it is too long."""
     try:
-        octets = password.encode() if password.isascii() else unicodedata.normalize("NFC", password).encode()
+        octets = normalized(password).encode()
     except UnicodeEncodeError:
         return None
     return octets if len(octets) <= _MAX_PASSWORD else None

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .auth import is_user_name
+from .auth import is_user_name, normalized
 from .errors import ConfigError
 from .hashes import check_hash
 
-__all__ = ["HtpasswdFile", "parse_htpasswd"]
+if TYPE_CHECKING:
+    from logging import Logger
 
-_LOG = logging.getLogger("lamella.passwords")
+__all__ = ["HtpasswdFile", "parse_htpasswd"]
 
 
 def parse_htpasswd(text: str, *, allow_weak: bool = False) -> tuple[dict[str, str], list[tuple[int, str]]]:
@@ -31,7 +31,7 @@ def parse_htpasswd(text: str, *, allow_weak: bool = False) -> tuple[dict[str, st
         if not line or line.startswith("#"):
             continue
         name, colon, rest = line.partition(":")
-        name = unicodedata.normalize("NFC", name)
+        name = normalized(name)
         hashed = rest.partition(":")[0].strip()
         if not colon or not is_user_name(name):
             problems.append((number, "a line is user:hash, the user without control characters"))
@@ -79,12 +79,12 @@ class HtpasswdFile:
             fresh, text = self._read()
         except (OSError, UnicodeDecodeError) as error:
             if users or signature is not None:
-                _LOG.error("%s cannot be read, so nobody can log in: %s", self._path, type(error).__name__)
+                _log().error("%s cannot be read, so nobody can log in: %s", self._path, type(error).__name__)
             self._state = (None, {})
             return {}
         users, problems = parse_htpasswd(text, allow_weak=self._allow_weak)
         for number, reason in problems:
-            _LOG.error("%s:%d: %s; this user cannot log in", self._path, number, reason)
+            _log().error("%s:%d: %s; this user cannot log in", self._path, number, reason)
         self._state = (fresh, users)
         return users
 
@@ -99,7 +99,14 @@ class HtpasswdFile:
         weak = sum(check_hash(hashed) is not None for hashed in users.values())
         if weak:
             message = "%s: %d of %d hashes are weak (apr1, SHA-1); run `lamella passwd`"
-            _LOG.warning(message, self._path, weak, len(users))
+            _log().warning(message, self._path, weak, len(users))
+
+
+def _log() -> Logger:
+    """Return the logger, imported with the first line: no right file has one."""
+    from logging import getLogger
+
+    return getLogger("lamella.passwords")
 
 
 def _signature(status: os.stat_result) -> tuple[int, int, int]:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-import secrets
 import threading
 import time
-import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from os import PathLike
+from os import PathLike, urandom
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
 
-from .auth import is_user_name
+from .auth import is_user_name, normalized
 from .errors import ConfigError
 from .hashes import check_hash, hash_password, verify_password
 from .htpasswd import HtpasswdFile, parse_htpasswd
@@ -96,7 +94,7 @@ class Users:
             password: As it was sent.
             field: The header field that both were read from, for :meth:`recall`.
         """
-        user = user if user.isascii() else unicodedata.normalize("NFC", user)
+        user = normalized(user)
         if not is_user_name(user):
             return None
         if self._callable is not None:
@@ -179,7 +177,7 @@ def _checked_table(option: str, value: Mapping[str, str], allow_weak: bool) -> d
         reason = check_hash(text, allow_weak=allow_weak)
         if reason is not None:
             raise ConfigError(f"{option}.{user}", Secret(b""), f"a password hash ({reason})")
-        table[unicodedata.normalize("NFC", user)] = text
+        table[normalized(user)] = text
     return table
 
 
@@ -194,7 +192,7 @@ def _roles_by_user(roles: Mapping[str, Iterable[str]] | None) -> dict[str, froze
         if not isinstance(role, str) or not role or not role.isprintable():
             raise ConfigError("roles", role, "names of roles, each with a list of users")
         for user in strings(f"roles.{role}", users, is_user_name, "user names without control characters"):
-            by_user.setdefault(unicodedata.normalize("NFC", user), set()).add(role)
+            by_user.setdefault(normalized(user), set()).add(role)
     return {user: frozenset(found) for user, found in by_user.items()}
 
 
@@ -207,7 +205,7 @@ def _decoy(users: Mapping[str, str], user: str) -> str:
     return hashes[int.from_bytes(draw, "big") % len(hashes)]
 
 
-_DECOY_KEY = secrets.token_bytes(32)
+_DECOY_KEY = urandom(32)
 # The hash of nobody's password, for a file without users.
 _NOBODY = "$5$rounds=5000$nobodysnobodysno$" + "." * 43
 
@@ -222,7 +220,7 @@ class _Recent:
         self.limit = limit
         self.lock = threading.Lock()
         # Copied for each digest: half the price of keying a new one.
-        self._empty = hashlib.blake2b(key=secrets.token_bytes(32), digest_size=32)
+        self._empty = hashlib.blake2b(key=urandom(32), digest_size=32)
         self._entries: OrderedDict[bytes, float] = OrderedDict()
 
     def key(self, user: str, password: str, hashed: str) -> bytes:
