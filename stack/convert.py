@@ -12,7 +12,6 @@ import os
 import re
 import types
 from collections.abc import Callable
-from copy import copy
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from lamella.stack.hints import (
@@ -230,9 +229,11 @@ class Converter:
             if member is type(None):
                 continue
             mistakes: list[tuple[tuple[str | int, ...], str, str, bool]] = []
-            trial = copy(self)
-            trial._report = lambda *one, to=mistakes: to.append(one)
-            made = trial.convert(value, member, path, secret=secret)
+            report, self._report = self._report, lambda *one, to=mistakes: to.append(one)
+            try:
+                made = self.convert(value, member, path, secret=secret)
+            finally:
+                self._report = report
             if made is not BAD:
                 return made
             if not mistakes:  # checked only, not resolved

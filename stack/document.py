@@ -142,7 +142,7 @@ def read(file: str) -> Document:
     except ValueError as error:
         raise _failed(file, 1, 1, f"this is no path: {error}") from None
     try:
-        text = octets.decode("utf-8-sig")
+        text = octets.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         before = octets[: error.start].decode("utf-8", "replace").removeprefix("\ufeff")
         line = before.count("\n") + 1

@@ -35,14 +35,19 @@ __all__ = [
 ]
 
 _GROUP = "lamella.layers"
-_DOTTED = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
-_REFERENCE = re.compile(rf"(?P<module>{_DOTTED}):(?P<attribute>{_DOTTED})(?:\(\))?")
 _SHORT = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def is_reference(text: str) -> bool:
     """Tell whether *text* has the form ``module:attribute``, with ``()`` after it or not."""
-    return _REFERENCE.fullmatch(text) is not None
+    return _parts(text) is not None
+
+
+def _parts(text: str) -> tuple[str, list[str]] | None:
+    """Split ``module:attribute`` into the module and the names that lead to the attribute; None where it is none."""
+    module, _, attribute = text.removesuffix("()").partition(":")
+    path = attribute.split(".")
+    return (module, path) if all(name.isidentifier() for name in (*module.split("."), *path)) else None
 
 
 def default_id(use: str) -> str:
@@ -165,15 +170,15 @@ def import_attribute(use: str) -> Any:
     Raises:
         UnresolvedError: No such module or attribute, or the module fails to import.
     """
-    match = _REFERENCE.fullmatch(use)
-    if match is None:
+    parts = _parts(use)
+    if parts is None:
         raise UnresolvedError(f"`{use}` is no reference; write package.module:attribute")
-    module_name = match["module"]
+    module_name, path = parts
     try:
         found: Any = import_module(module_name)
     except (Exception, SystemExit) as error:
         raise UnresolvedError(_import_failure(module_name, error)) from error
-    for attribute in match["attribute"].split("."):
+    for attribute in path:
         try:
             found = getattr(found, attribute)
         except AttributeError:

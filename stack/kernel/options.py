@@ -117,7 +117,6 @@ App: TypeAlias = Annotated[Any, Kind("app")]
 #: An object, or where to import it from: ``"module:attribute"``.
 Reference: TypeAlias = Annotated[Any, Kind("reference")]
 
-_DURATION = re.compile(r"(?:([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h|d|w))+")
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h|d|w)")
 # What no name has.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -146,9 +145,10 @@ def duration(option: str, value: Duration) -> float:
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
     elif isinstance(value, str):
-        if _DURATION.fullmatch(value) is None:
+        parts = _DURATION_PART.findall(value)
+        if not parts or value != "".join(number + unit for number, unit in parts):
             raise ConfigError(option, value, expected)
-        seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(value))
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         seconds = float(value)
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
 import time
 from collections import OrderedDict
@@ -18,6 +17,7 @@ from .errors import ConfigError
 from .hashes import check_hash, hash_password, verify_password
 from .htpasswd import HtpasswdFile, parse_htpasswd
 from .keys import Identity
+from .late import late_pattern
 from .options import FilePath, Secret, file_path, reference, strings
 
 __all__ = ["Users", "UsersValue", "check_hash", "hash_password", "parse_htpasswd", "verify_password"]
@@ -25,7 +25,7 @@ __all__ = ["Users", "UsersValue", "check_hash", "hash_password", "parse_htpasswd
 #: What the option ``users`` takes: a path, a table of hashes, a callable or its ``"module:attribute"``.
 UsersValue: TypeAlias = FilePath | Mapping[str, str] | Callable[[str, str], object]
 
-_REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_REFERENCE = late_pattern(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 class Users:
@@ -155,7 +155,7 @@ def _resolve(option: str, value: object) -> Path | Callable[[str, str], object]:
     """The path of a file, or the callable: an object, or ``module:attribute`` where no such file is."""
     if isinstance(value, (str, PathLike)):
         path = file_path(option, value)
-        if not _REFERENCE.fullmatch(path.name) or path.exists():
+        if ":" not in path.name or not _REFERENCE.fullmatch(path.name) or path.exists():
             return path
         value = reference(option, path.name)
     if not callable(value):

@@ -330,6 +330,10 @@ SYNTAX = {
     "a key twice": (b"lamella = 1\nlamella = 1\n", "2:12: not TOML: cannot overwrite a value"),
     "a table twice": (b"[app]\nuse = 'x'\n[app]\n", "3:5: not TOML: cannot declare ('app',) twice"),
     "not UTF-8": (b"lamella = 1\nx = '\xc3\xa9\xff'\n", "2:7: the file is not UTF-8: byte 0xff cannot stand here"),
+    "not UTF-8, after a byte order mark": (
+        b"\xef\xbb\xbflamella = 1\nx = '\xc3\xa9\xff'\n",
+        "2:7: the file is not UTF-8: byte 0xff cannot stand here",
+    ),
     "a huge number": (b"a = " + b"9" * 5000, "1:1: a value cannot be read"),
     "deep": (b"a = " + b"[" * 90 + b"]" * 90, "1:69: the values are nested too deeply"),
     "too deep for Python": (b"a = " + b"[" * 9000 + b"]" * 9000, "1:1: the values are nested too deeply"),
