@@ -29,9 +29,9 @@ _exc: Any = webob.exc
 
 
 class Scope:
-    """The hooks and error handlers of one router."""
+    """The hooks and error handlers of one router; ``is_empty`` until there is one."""
 
-    __slots__ = ("after", "before", "exceptions", "statuses", "teardown")
+    __slots__ = ("after", "before", "exceptions", "is_empty", "statuses", "teardown")
 
     def __init__(self) -> None:
         self.before: list[View] = []
@@ -39,10 +39,7 @@ class Scope:
         self.teardown: list[View] = []
         self.exceptions: dict[type[BaseException], View] = {}
         self.statuses: dict[int, View] = {}
-
-    @property
-    def is_empty(self) -> bool:
-        return not (self.before or self.after or self.teardown or self.exceptions or self.statuses)
+        self.is_empty = True
 
 
 def call_before(scopes: tuple[Scope, ...], request: Request) -> Any:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from lamella.stack.kernel.errors import ConfigError
 
 from .converters import BUILTIN, AnyConverter, Converter, regex_converter
-from .segments import PLAIN, SEGMENT_SAFE, Part, is_canonical
+from .segments import SEGMENT_SAFE, Part, is_canonical
 
 __all__ = ["RESERVED_NAMES", "VARIABLE", "Pattern", "PatternCompiler", "Segment"]
 
@@ -112,28 +112,26 @@ class PatternCompiler:
             return Pattern("", (), ())
         if not isinstance(source, str) or not source.startswith("/"):
             raise ConfigError("pattern", source, 'a path that starts with "/"')
-        parts = self._parts
-        segments = []
+        segments: list[Segment] = []
         names: tuple[str, ...] = ()
-        pieces = source[1:].split("/")
-        last = len(pieces) - 1
-        for number, text in enumerate(pieces):
-            segment: Segment
-            if "<" in text or ">" in text:
-                part = parts.get(text)
-                if part is None:
-                    part = parts[text] = self._part(source, text)
-                names = names + part.names if names else part.names
-                segment = part
-            elif PLAIN.fullmatch(text) is not None:
-                segment = text
-            elif not text and number != last:
-                raise ConfigError("pattern", source, "no empty segments")
-            elif text and not is_canonical(text):
-                raise ConfigError("pattern", source, "a path as it is decoded, with nothing that could be read twice")
+        parts = self._parts
+        for text in source[1:].split("/"):
+            segment = parts.get(text)
+            if segment is not None:
+                segments.append(segment)
+                names += segment.names
+            elif text.isalnum() and text.isascii():
+                segments.append(text)
+            elif "<" in text or ">" in text:
+                parts[text] = segment = self._part(source, text)
+                segments.append(segment)
+                names += segment.names
+            elif not text or is_canonical(text):
+                segments.append(text)
             else:
-                segment = text
-            segments.append(segment)
+                raise ConfigError("pattern", source, "a path as it is decoded, with nothing that could be read twice")
+        if "//" in source:
+            raise ConfigError("pattern", source, "no empty segments")
         pattern = Pattern(source, tuple(segments), names)
         if len(names) > 1:
             pattern.check()

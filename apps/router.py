@@ -302,6 +302,7 @@ class Router:
         """
 
         def decorate(handler: Hook) -> Hook:
+            self._scope.is_empty = False
             if isinstance(kind, int):
                 self._scope.statuses[kind] = handler
             else:
@@ -314,6 +315,7 @@ class Router:
         return decorate
 
     def _note_hooks(self, scope: Scope) -> None:
+        scope.is_empty = False
         for rule in self._table.rules:
             if scope in rule.scopes:
                 rule.has_hooks = True

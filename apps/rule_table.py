@@ -25,7 +25,6 @@ class RuleTable:
     Attributes:
         rules: In the order they were added.
         names: By endpoint.
-        literal: Methods by path, of the paths without variables: one lookup instead of a walk.
         tree: Those without a host.
         hosted: The others, by host, the most specific first.
     """
@@ -33,7 +32,6 @@ class RuleTable:
     def __init__(self) -> None:
         self.rules: list[Rule] = []
         self.names: dict[str, list[Rule]] = {}
-        self.literal: dict[str, dict[str, Rule]] = {}
         self.tree = Tree()
         self.hosted: list[tuple[HostPattern, Tree]] = []
 
@@ -45,7 +43,7 @@ class RuleTable:
             ConfigError: A parameter is there twice, or the name belongs to another view.
         """
         tree = self._tree_of(rule.host_pattern)
-        other = tree.conflict(rule.compiled, rule.methods) if tree is not None else None
+        other = tree.conflict(rule) if tree is not None else None
         if other is not None:
             raise AmbiguousRouteError(rule, other)
         if rule.host_pattern is not None and len(set(rule.names)) != len(rule.names):
@@ -62,11 +60,13 @@ class RuleTable:
             tree = Tree()
             self.hosted.append((cast("HostPattern", rule.host_pattern), tree))
             self.hosted.sort(key=lambda pair: pair[0].rank)
-        node = tree.add(rule.compiled, rule.methods, rule)
-        if not rule.names and tree is self.tree and rule.pattern.isascii():
-            self.literal[rule.pattern] = node.methods
+        tree.add(rule)
         self.rules.append(rule)
-        self.names.setdefault(rule.endpoint, []).append(rule)
+        named = self.names.get(rule.endpoint)
+        if named is None:
+            self.names[rule.endpoint] = [rule]
+        else:
+            named.append(rule)
 
     def _tree_of(self, host: HostPattern | None) -> Tree | None:
         if host is None:

@@ -29,7 +29,7 @@ class Part:
         key: Equal for parts that match the same segments in the same way.
         rank: The smaller goes first.
         multi: Whether it stands for several segments.
-        fast: Returns the value of a segment that surely is canonical and matches, else None.
+        fast: Returns the value of a segment in ASCII that surely is canonical and matches, else None.
     """
 
     __slots__ = ("_converters", "_literals", "_regex", "_single", "fast", "key", "multi", "names", "rank", "source")
@@ -135,14 +135,12 @@ def never(text: str) -> None:
 
 
 def _plain_text(text: str) -> str | None:
-    # str methods first: 0.08 instead of 0.27 microseconds, and most values are words or numbers.
-    if text.isalnum() and text.isascii():
-        return text
-    return text if PLAIN.fullmatch(text) is not None else None
+    # A str method first: 0.04 instead of 0.27 microseconds, and most values are words or numbers.
+    return text if text.isalnum() or PLAIN.fullmatch(text) is not None else None
 
 
 def _plain_int(text: str) -> int | None:
-    return int(text) if text.isdigit() and text.isascii() and len(text) <= MOST_DIGITS else None
+    return int(text) if text.isdigit() and len(text) <= MOST_DIGITS else None
 
 
 def is_canonical(text: str) -> bool:

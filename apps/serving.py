@@ -11,7 +11,7 @@ import webob.exc
 from lamella.stack.kernel.errors import BadRequestError
 from lamella.stack.kernel.http import is_token
 from lamella.stack.kernel.keys import RECORD, ROUTE, Route
-from lamella.stack.kernel.paths import canonical_path
+from lamella.stack.kernel.paths import AmbiguousPathError, canonical_path
 from lamella.stack.kernel.response import Headers, refuse
 
 from .calls import handle, run
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .router import Router
     from .rule_table import RuleTable
     from .rules import Rule
+    from .tree import Node
     from .views import View
 
 __all__ = ["Serving"]
@@ -59,40 +60,43 @@ class Serving:
     def closure(self) -> Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]:
         """Return the application. All it refers to is filled later, when rules are added."""
         table, mounts, router = self._table, self._mounts, self._router
-        literal, hosted, top = table.literal, table.hosted, table.tree.top
-        search, new, new_tuple = self._search, object.__new__, tuple.__new__
+        literal, hosted, top = table.tree.literal, table.hosted, table.tree.top
+        search, miss, new, new_tuple = self._search, self._miss, object.__new__, tuple.__new__
 
         def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             # The quick way: what it accepts is canonical, because each literal is and each fast matcher
             # takes nothing else. Whatever it cannot decide is searched for on the canonical path.
             path: str = environ.get("PATH_INFO", "")
-            if hosted or environ.get("SCRIPT_NAME", "") not in mounts or not path.isascii():
+            if hosted or environ.get("SCRIPT_NAME", "") not in mounts:
                 return search(environ, start_response)
-            methods = literal.get(path)
-            values: list[Any] = []
-            if methods is None:
+            node: Any = literal.get(path)
+            value: Any = None
+            values: list[Any] | tuple[()] = ()
+            if node is None:
+                if not path.isascii():
+                    return search(environ, start_response)
                 node = top
+                values = []
                 for segment in path.split("/"):
                     child = node.literals.get(segment)
                     if child is None:
                         value = node.fast(segment)
                         if value is None:
-                            return search(environ, start_response)
+                            return miss(node, segment, environ, start_response)
                         values.append(value)
                         child = node.child
-                    node = child  # type: ignore[assignment]
-                methods = node.methods
-            rule = methods.get(environ.get("REQUEST_METHOD", "GET"))
+                    node = child
+            method: str = environ.get("REQUEST_METHOD", "GET")
+            rule = node.methods.get(method)
             if rule is None:
-                return search(environ, start_response)
-            if not values:
+                return miss(node, None, environ, start_response)
+            positional = rule.positional
+            if positional == 0:
                 parameters: dict[str, Any] = {}
-            elif len(values) == 1:
-                parameters = {rule.names[0]: values[0]}
+            elif positional > 0:
+                parameters = {rule.names[0]: value}
             else:
-                parameters = dict(zip(rule.names, values))  # noqa: B905 - as long as each other
-            if rule.defaults:
-                parameters = {**rule.defaults, **parameters}
+                parameters = {**rule.defaults, **dict(zip(rule.names, values))}  # noqa: B905 - as long as each other
             environ[_ROUTE] = matched = new_tuple(Route, (rule.pattern, rule.endpoint, parameters))
             if RECORD in environ:  # as ROUTE.set does: behind dispatch this environ is a copy
                 environ[RECORD][_ROUTE] = matched
@@ -105,12 +109,43 @@ class Serving:
             if rule.has_hooks:
                 return run(rule.scopes, rule.endpoint, rule.call, parameters, request, start_response)
             try:
-                result = rule.call(request, **parameters)
+                if positional > 0:
+                    result = rule.call(request, value)
+                elif positional == 0:
+                    result = rule.call(request)
+                else:
+                    result = rule.call(request, **parameters)
             except Exception as error:  # noqa: BLE001 - handlers decide; what none takes is raised again
                 result = handle(rule.scopes, request, error)
             return respond(result, environ, start_response, rule.endpoint)
 
         return wsgi_closure
+
+    def _miss(
+        self, node: Node, segment: str | None, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Answer 404 or 405 where *node* alone tells it, else search.
+
+        Args:
+            node: Where the quick way ended.
+            segment: What it found nothing for; None where the path ends and the method is another.
+            environ: The request.
+            start_response: The server's.
+        """
+        if node.sole:
+            method: str = environ.get("REQUEST_METHOD", "GET")
+            if segment is None:
+                if node.methods:
+                    node.allow = node.allow or _allow(node.methods)
+                    return self._fail(method, node.allow, environ, start_response)
+            # A slash more or less at the end changes nothing: the segment stays.
+            elif segment and node.waiting is None and not node.edges and not node.tails:
+                try:
+                    canonical_path(environ)
+                except AmbiguousPathError as error:
+                    return refuse(environ, start_response, error)
+                return self._fail(method, "", environ, start_response)
+        return self._search(environ, start_response)
 
     def _search(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Find the rule on the canonical path, or answer that there is none."""
@@ -124,13 +159,6 @@ class Serving:
         script: str = environ.get("SCRIPT_NAME", "")
         if script not in self._mounts and len(self._mounts) < 64:
             self._mounts.add(script)
-        if path and not table.hosted:
-            only = table.tree.only(path)
-            if only is None:
-                return self._fail(method, "", environ, start_response)
-            if only is not ... and method not in only.methods:
-                only.allow = only.allow or _allow(only.methods)
-                return self._fail(method, only.allow, environ, start_response)
         allowed: set[str] = set()
         if path or not script:
             for tree, values in trees:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from types import CodeType, MethodType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lamella.stack.kernel.errors import ConfigError
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from .requests import Request
     from .rules import Rule
 
-__all__ = ["View", "check_methods", "check_parameters", "read_view"]
+__all__ = ["View", "check_methods", "check_parameters", "parameters_of", "read_view"]
 
 View: TypeAlias = Callable[..., Any]
 
@@ -67,16 +68,27 @@ def check_methods(methods: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(method.upper() for method in methods))
 
 
+def parameters_of(view: Any) -> tuple[tuple[str, ...] | None, str]:
+    """Return the parameters that *view* takes besides the request, and which it takes first by position.
+
+    Returns:
+        The names, None where it takes any or they are unknown; and a name, ``""`` where there is none.
+    """
+    code = getattr(view, "__code__", None)
+    if type(code) is not CodeType:
+        return None, ""
+    skip = 2 if type(view) is MethodType else 1  # the request, and self of a bound method
+    names, count = code.co_varnames, code.co_argcount
+    first = names[skip] if count > skip else ""
+    if code.co_flags & _CO_VARKEYWORDS:
+        return None, first
+    return names[max(skip, code.co_posonlyargcount) : count + code.co_kwonlyargcount], first
+
+
 def check_parameters(rule: Rule) -> None:
     """Refuse a view that does not take what its rule gives. What it lacks, a prefix may still bring."""
-    view = rule.view
-    code = getattr(view, "__code__", None)
-    if code is None or hasattr(view, "__wrapped__"):
+    if rule.takes is None:
         return
-    skip = 2 if hasattr(view, "__self__") else 1  # the request, and self of a bound method
-    known = code.co_varnames[skip : code.co_argcount + code.co_kwonlyargcount]
-    given = {*rule.names, *rule.defaults} if rule.defaults else rule.names
-    if not code.co_flags & _CO_VARKEYWORDS:
-        for name in given:
-            if name not in known:
-                raise ConfigError("view", rule.endpoint, f"a view that takes {name!r}, for {rule.pattern}")
+    for name in (*rule.names, *rule.defaults) if rule.defaults else rule.names:
+        if name not in rule.takes and not hasattr(rule.view, "__wrapped__"):
+            raise ConfigError("view", rule.endpoint, f"a view that takes {name!r} by name, for {rule.pattern}")
