@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lamella.stack.kernel.late import late_pattern
+
 __all__ = ["is_shared", "stray_ending"]
 
 # From the Public Suffix List, where people most often go wrong: registries, and hosts of other people's sites.
@@ -36,9 +38,9 @@ _SHARED_BELOW = (
 )
 # fmt: on
 #: ``co.uk``, ``com.br``: what countries put before their own two letters.
-_COUNTRY = re.compile(r"(?:co|com|net|org|gov|edu|ac)\.[a-z]{2}")
+_COUNTRY = late_pattern(r"(?:co|com|net|org|gov|edu|ac)\.[a-z]{2}")
 
-_PORT = re.compile(r":[0-9\0]+\Z")
+_PORT = late_pattern(r":[0-9\0]+\Z")
 #: Stands for any run of digits within an ending.
 _DIGITS = "\0"
 #: More endings than anybody writes; the expression is then taken for one that anything can match.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.http import is_token, parse_list, parse_origin
+from lamella.stack.kernel.late import late_pattern
 from lamella.stack.kernel.options import Duration, duration, regex, strings
 from lamella.stack.kernel.response import Headers
 
@@ -23,7 +23,7 @@ STANDARD_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _SAFELISTED = frozenset({"GET", "HEAD", "POST"})
 # What one preflight may ask for; browsers send a handful, servers cut a field at 8 KiB.
 _MOST_HEADERS = 64
-_LABELS = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+")
+_LABELS = late_pattern(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+")
 _REMEMBERED_ORIGINS = 256
 _LONGEST_REMEMBERED = 1024
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable, Mapping
+from os import urandom
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
@@ -226,7 +226,7 @@ def _send_ranges(
             return [body[start:stop]]
         segments = [(start, stop)]
     else:
-        parts = multipart(headers, size, ranges, secrets.token_hex(12))
+        parts = multipart(headers, size, ranges, urandom(12).hex())
         if parts is None:
             status, segments = "200 OK", [(0, size)]
         else:

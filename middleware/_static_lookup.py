@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from lamella.stack.kernel.errors import ConfigError
+from lamella.stack.kernel.late import late_pattern
 from lamella.stack.kernel.options import file_path
 from lamella.stack.kernel.paths import AmbiguousPathError, check_path
 
@@ -26,7 +27,7 @@ __all__ = ["Roots", "is_hidden", "open_again", "open_beneath", "opens_inside", "
 # space (NUL, con.txt, COM¹, NUL::$DATA). Refused everywhere, so that a stack behaves alike on every
 # system; Werkzeug needed four advisories for the list. A trailing dot or space is dropped by
 # Windows, so "secret.txt." would be another name of "secret.txt".
-_HIDDEN = re.compile(
+_HIDDEN = late_pattern(
     r"(?P<dot>/\.)"
     r"|[. ](?:/|\Z)"
     r"|/(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$|clock\$) *(?:[.:/]|\Z)"
@@ -34,10 +35,10 @@ _HIDDEN = re.compile(
     re.IGNORECASE,
 )
 # Nearly every name: starts with a letter, digit, "_" or "-", and is not hidden unless it is a device.
-_PLAIN_NAME = re.compile(
+_PLAIN_NAME = late_pattern(
     r"(?!(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|\Z))[A-Za-z0-9_-](?:[A-Za-z0-9_.-]*[A-Za-z0-9_-])?"
 )
-_DOT_SEGMENT = re.compile(r"/(\.[^/]*)")
+_DOT_SEGMENT = late_pattern(r"/(\.[^/]*)")
 
 # O_NONBLOCK: opening a FIFO must not wait for its writer. O_NOCTTY: a terminal must not become ours.
 _FLAGS = (

@@ -13,7 +13,6 @@ from lamella.stack.kernel.response import Headers, answer, get_header, refuse, s
 from ._static_answer import Respond, answer_busy, answer_method, plain_answer
 from ._static_files import FileEntry, Loader
 from ._static_find import Finder, Redirect, Target
-from ._static_listing import answer_listing, items_of
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -36,6 +35,8 @@ def sender(
             return miss(environ, start_response)
         if not readable:
             return answer_method(environ, start_response)
+        from ._static_listing import answer_listing, items_of  # nothing for a root without listings, as most are
+
         try:
             canonical_path(environ)
             items = items_of(finder.roots, target.relative, finder.loader.symlinks, finder.visible)

@@ -8,6 +8,7 @@ from typing import NamedTuple, cast
 
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.http import HOP_BY_HOP
+from lamella.stack.kernel.late import late_pattern
 from lamella.stack.kernel.options import regex
 from lamella.stack.kernel.response import Headers, check_header, set_header
 
@@ -19,7 +20,7 @@ __all__ = ["Rules", "header_rules", "immutable_test"]
 FOREVER = "public, max-age=31536000, immutable"
 
 # What `lamella static build`, webpack, Vite, esbuild and Rollup put between name and extension.
-_HASHED = re.compile(r"(?:.*/)?[^/]+[.-](?=[0-9A-Za-z_-]*[0-9])[0-9A-Za-z_-]{8,64}\.[^/]+")
+_HASHED = late_pattern(r"(?:.*/)?[^/]+[.-](?=[0-9A-Za-z_-]*[0-9])[0-9A-Za-z_-]{8,64}\.[^/]+")
 
 # What the layer itself must say truly.
 _OWN = HOP_BY_HOP | {

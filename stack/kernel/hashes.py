@@ -12,7 +12,6 @@ import hashlib
 import hmac
 from typing import Any
 
-from ._crypt import ALPHABET, apr1, sha_crypt
 from .auth import has_controls, normalized
 from .errors import import_extra
 from .late import late_pattern
@@ -77,6 +76,8 @@ def verify_password(text: str, password: str) -> bool:
         raise
     except Exception:  # noqa: BLE001 - each library has its own ways to say no: mismatch, NUL octet, bad salt
         return False
+    from ._crypt import apr1, sha_crypt  # for files written without bcrypt and argon2
+
     if match := _SHA_CRYPT.fullmatch(text):
         rounds = 5000 if match[2] is None else int(match[2])
         digest = sha_crypt(octets, match[3].encode(), rounds, match[1])
@@ -113,7 +114,9 @@ def hash_password(password: str, scheme: str = "argon2id") -> str:
         hashed: str = bcrypt.hashpw(octets, bcrypt.gensalt(rounds=12)).decode()
         return "$2y$" + hashed[4:]  # the prefix that Apache writes; the algorithm is that of $2b$
     if scheme == "sha512":
-        import secrets  # no start and no request makes a hash
+        import secrets
+
+        from ._crypt import ALPHABET, sha_crypt
 
         salt = "".join(secrets.choice(ALPHABET) for _ in range(16))
         rounds = 100_000
