@@ -14,7 +14,7 @@ from ._session_mapping import SessionMapping
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-__all__ = ["LateBody", "edited_headers", "finished", "restart", "send"]
+__all__ = ["AnsweredSession", "LateBody", "edited_headers", "finished"]
 
 _UNAVAILABLE = b"503: the session store does not answer. Please try again in a moment.\n"
 _VARY, _PRIVATE = ("Vary", "Cookie"), ("Cache-Control", "private")
@@ -26,48 +26,97 @@ _UNAVAILABLE_HEADERS = (
 )
 
 
-def send(session: SessionMapping, start_response: StartResponse) -> None:
-    """Send the headers that were held, with what the session adds; a 503 where the store did not answer."""
-    if session.failure is not None:
-        status, headers, exc_info = "503 Service Unavailable", list(_UNAVAILABLE_HEADERS), None
-    else:
-        status, headers, exc_info = session.held or ("", [], None)
-        if session._data is not None:
-            headers = edited_headers(headers, session.lines)
-    session.held = None
-    session.sent = True
-    session.write = start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
+class AnsweredSession(SessionMapping):
+    """One request's session, with the start of the answer, which is held until the app returned.
 
+    What the app gets for ``start_response`` and ``write()`` are methods of it: to bind one costs a third of
+    making a closure, and every request needs both.
+    """
 
-def restart(
-    session: SessionMapping, start_response: StartResponse, status: str, headers: Headers, exc_info: Any
-) -> Callable[[bytes], object]:
-    """Hand a second call on: with ``exc_info`` the server may still change its mind, without it says no."""
-    if session.held is not None:
-        send(session, start_response)
-    if session._data is not None:
-        headers = edited_headers(headers, session.lines)
-    return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
+    __slots__ = ("_exc_info", "_headers", "_outer", "_status", "_write", "held")
+
+    #: The start of the answer waits for the app to return.
+    held: bool
+    #: The outer ``start_response``.
+    _outer: StartResponse
+    #: What it returned; set when the headers are sent.
+    _write: Callable[[bytes], object]
+
+    # What the app gave, while it is held.
+    _status: str
+    _headers: Headers
+    _exc_info: Any
+
+    def _start(self, status: str, headers: Headers, exc_info: Any = None, /) -> Callable[[bytes], object]:
+        """Keep the session at the first call, and hold the headers; what comes after they are sent goes on at once."""
+        if not self.sealed:
+            self.sealed = True
+            if self._data is not None and (self.attention or self._dirty or self._given):
+                self._keep()
+        if self.sent or (self.held and exc_info is None):
+            return self._restart(status, headers, exc_info)
+        self.held = True
+        self._status = status
+        self._headers = headers
+        self._exc_info = exc_info
+        return self._write_body
+
+    def _keep(self) -> None:
+        """Keep the session; what cannot be kept is dropped, so that an error page gets through."""
+        try:
+            self.lines = self._backend.commit(self)
+        except SessionUnavailableError:
+            self._given = None
+            return  # noted in failure: the answer becomes a 503
+        except BaseException:
+            self.abandon()
+            raise
+        self.freeze()
+
+    def _write_body(self, data: bytes, /) -> object:
+        if self.held:
+            self._send()
+        return None if self.failure is not None else self._write(data)
+
+    def _send(self) -> None:
+        """Send the headers that were held, with what the session adds; a 503 where the store did not answer."""
+        status, headers, exc_info = "503 Service Unavailable", [*_UNAVAILABLE_HEADERS], None
+        if self.failure is None:
+            status, headers, exc_info = self._status, self._headers, self._exc_info
+            if self._data is not None:
+                headers = edited_headers(headers, self.lines)
+        self.held = False
+        self.sent = True
+        if exc_info is None:
+            self._write = self._outer(status, headers)
+        else:
+            self._exc_info = None  # its traceback holds the environ, and that the session
+            self._write = self._outer(status, headers, exc_info)
+
+    def _restart(self, status: str, headers: Headers, exc_info: Any) -> Callable[[bytes], object]:
+        """Hand a second call on: with ``exc_info`` the server may still change its mind, without it says no."""
+        if self.held:
+            self._send()
+        if self._data is not None:
+            headers = edited_headers(headers, self.lines)
+        return self._outer(status, headers) if exc_info is None else self._outer(status, headers, exc_info)
 
 
 def edited_headers(headers: Headers, lines: Iterable[str]) -> Headers:
     """A copy of *headers* that keeps shared caches away (RFC 9111 section 5.2.2.7), and sets cookies."""
-    edited = [*headers]
     varies = controlled = False
     for name, _ in headers:
         # By length first: a call of lower() for each header costs more than all the rest of this function.
-        if len(name) == 4:
+        length = len(name)
+        if length == 4:
             varies = varies or name.lower() == "vary"
-        elif len(name) == 13:
+        elif length == 13:
             controlled = controlled or name.lower() == "cache-control"
-    if varies:
-        edited = add_vary(edited, "Cookie")
+    if varies or controlled:
+        edited = add_vary(headers, "Cookie") if varies else [*headers, _VARY]
+        edited = _made_private(edited) if controlled else [*edited, _PRIVATE]
     else:
-        edited.append(_VARY)
-    if controlled:
-        edited = _made_private(edited)
-    else:
-        edited.append(_PRIVATE)
+        edited = [*headers, _VARY, _PRIVATE]
     for line in lines:
         edited.append(("Set-Cookie", line))
     return edited
@@ -93,7 +142,7 @@ def _made_private(headers: Headers) -> Headers:
 # --- bodies -------------------------------------------------------------------------------------
 
 
-def finished(body: Iterable[bytes], session: SessionMapping, environ: WSGIEnvironment) -> Iterable[bytes]:
+def finished(body: Iterable[bytes], session: AnsweredSession, environ: WSGIEnvironment) -> Iterable[bytes]:
     """The body of an answer whose headers are out."""
     if session.failure is not None:
         close(body)
@@ -109,24 +158,21 @@ class LateBody:
     Args:
         body: What the app returned.
         session: The request's.
-        start_response: The outer one.
         release: Lets a lock go that no commit released.
         environ: The request.
     """
 
-    __slots__ = ("_body", "_closed", "_environ", "_iterator", "_release", "_session", "_start_response")
+    __slots__ = ("_body", "_closed", "_environ", "_iterator", "_release", "_session")
 
     def __init__(
         self,
         body: Iterable[bytes],
-        session: SessionMapping,
-        start_response: StartResponse,
+        session: AnsweredSession,
         release: Callable[[SessionMapping], object],
         environ: WSGIEnvironment,
     ) -> None:
         self._body = body
         self._session = session
-        self._start_response = start_response
         self._release = release
         self._environ = environ
         self._iterator: Iterator[bytes] | None = None
@@ -139,24 +185,24 @@ class LateBody:
         if self._iterator is None:
             self._iterator = iter(self._body)
         session = self._session
-        if session.sent and session.held is None:
+        if session.sent and not session.held:
             return next(self._iterator)
         try:
             block = next(self._iterator)
         except StopIteration:
-            if session.held is None:
+            if not session.held:
                 raise
-            send(session, self._start_response)
+            session._send()
             if session.failure is None:
                 raise
         except SessionUnavailableError:
             if session.failure is None or session.sent:
                 raise
-            send(session, self._start_response)
+            session._send()
         else:
-            if session.held is None:
+            if not session.held:
                 return block
-            send(session, self._start_response)
+            session._send()
             if session.failure is None:
                 return block
         self._body = finished(self._body, session, self._environ)

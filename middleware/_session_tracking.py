@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Final, overload
 
 from lamella.stack.kernel.keys import JSON, Session
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TrackedMapping"]
 
+# What was stored at a key that is new.
+_NOTHING: Final = object()
 # A number that needs no look at its length.
 _PLAIN_INT = 2**64
 
@@ -25,16 +27,16 @@ _PLAIN_INT = 2**64
 class TrackedMapping(Session):
     """The values of one session. A subclass loads them."""
 
-    __slots__ = ("_base", "_data", "_dirty", "_given", "sealed")
+    __slots__ = ("_data", "_dirty", "_given", "_kept", "sealed")
 
     #: What is stored, once loaded.
     _data: dict[str, JSON] | None
-    #: The data as they were loaded, once a key is set or deleted.
-    _base: dict[str, JSON] | None
-    #: Keys set or deleted.
-    _dirty: set[str] | None
+    #: Keys set or deleted, with what was stored there, or _NOTHING.
+    _dirty: dict[str, Any] | None
     #: JSON text of the containers that were handed out, as they were then.
     _given: dict[str, str] | None
+    #: JSON text of the containers that were handed out or set, as the last look for changes found them.
+    _kept: dict[str, str] | None
     #: Changes are refused: ``start_response`` was called.
     sealed: bool
 
@@ -115,10 +117,9 @@ class TrackedMapping(Session):
         if data is None:
             data = self._load()
         if self._dirty is None:
-            self._base = data.copy()
-            self._dirty = {key}
-        else:
-            self._dirty.add(key)
+            self._dirty = {key: data.get(key, _NOTHING)}
+        elif key not in self._dirty:
+            self._dirty[key] = data.get(key, _NOTHING)
         return data
 
     def _refuse(self, what: str) -> None:
@@ -137,23 +138,21 @@ class TrackedMapping(Session):
         Raises:
             TypeError: A container was given a value that is no JSON; names the key.
         """
-        data, given, dirty = self.data, self._given, self._dirty
         found = False
-        if dirty is not None:
-            base = self._base or {}
-            for key in dirty:
+        self._kept = None
+        if self._dirty is not None:
+            data = self._data or {}
+            for key, old in self._dirty.items():
                 if key not in data:
-                    found = found or key in base
-                elif type(new := data[key]) in SCALARS or type(new) is int:
-                    found = found or key not in base or type(old := base[key]) is not type(new) or old != new
+                    found = found or old is not _NOTHING
+                    continue
+                new = data[key]
+                if type(new) in SCALARS or type(new) is int:
+                    found = found or type(old) is not type(new) or old != new
                 else:
-                    text = _text(key, new)
-                    before = given[key] if given is not None and key in given else None
-                    found = found or key not in base or text != (encode(base[key]) if before is None else before)
-        if given is not None:
-            for key, before in given.items():
-                if key in data and (dirty is None or key not in dirty):
-                    found = _text(key, data[key]) != before or found
+                    found = self._text(key, new) != self._before(key, old) or found
+        if self._given is not None:
+            found = bool(self._changed_in_place()) or found
         return found
 
     def changes(self) -> tuple[dict[str, str], list[str]]:
@@ -163,36 +162,51 @@ class TrackedMapping(Session):
             TypeError: A container was given a value that is no JSON; names the key.
         """
         data = self.data
-        given = self._given or {}
-        base = data if self._base is None else self._base
         sets: dict[str, str] = {}
         dels: list[str] = []
-        for key in self._dirty or ():
-            if key not in data:
-                if key in base:
-                    dels.append(key)
-                continue
-            text = _text(key, data[key])
-            if key not in base or text != (given[key] if key in given else encode(base[key])):
-                sets[key] = text
-        for key, before in given.items():
-            if key in data and (self._dirty is None or key not in self._dirty):
-                text = _text(key, data[key])
-                if text != before:
+        self._kept = None
+        for key, old in (self._dirty or {}).items():
+            if key in data:
+                text = self._text(key, data[key])
+                if text != self._before(key, old):
                     sets[key] = text
-        return sets, dels
+            elif old is not _NOTHING:
+                dels.append(key)
+        return sets | self._changed_in_place(), dels
+
+    def _changed_in_place(self) -> dict[str, str]:
+        """The containers that were handed out, and are not what they were: JSON text by key."""
+        data, dirty = self.data, self._dirty or {}
+        found = {}
+        for key, before in (self._given or {}).items():
+            if key in data and key not in dirty:
+                text = self._text(key, data[key])
+                if text != before:
+                    found[key] = text
+        return found
+
+    def _before(self, key: str, old: Any) -> str | None:
+        """JSON text of what was stored at *key*; a container that was handed out may have changed since."""
+        if old is _NOTHING:
+            return None
+        return self._given[key] if self._given is not None and key in self._given else encode(old)
+
+    def _text(self, key: str, value: JSON) -> str:
+        """JSON text of one value, which may have been changed since it was checked."""
+        if type(value) in SCALARS:
+            return encode(value)
+        _check(key, value)
+        text = encode(value)
+        if isinstance(value, (dict, list)):
+            if self._kept is None:
+                self._kept = {}
+            self._kept[key] = text
+        return text
 
     def freeze(self) -> None:
         """After a commit: what is now in the containers is what was kept; anything else came too late."""
-        data, given = self.data, self._given
-        late = {}
-        for key in self._dirty or ():
-            if key in data and isinstance(data[key], (dict, list)):
-                late[key] = encode(data[key])
-        if given is not None:
-            late |= {key: encode(data[key]) for key in given if key in data and isinstance(data[key], (dict, list))}
-        self._given = late or None
-        self._base = self._dirty = None
+        self._given = self._kept
+        self._dirty = None
 
     def check_unchanged(self) -> None:
         """Refuse a container that was changed in place after the session was kept.
@@ -213,10 +227,3 @@ def _check(key: str, value: object) -> None:
         check(value)
     except TypeError as error:
         raise TypeError(f"session[{key!r}]: {error}; a session holds JSON values only") from None
-
-
-def _text(key: str, value: JSON) -> str:
-    """JSON text of one value, which may have been changed since it was checked."""
-    if type(value) not in SCALARS:
-        _check(key, value)
-    return encode(value)

@@ -28,9 +28,9 @@ from lamella.stack.kernel.keys import SESSION
 from lamella.stack.kernel.options import Duration, Secret, SecretValue, Size, choice, duration, flag, size
 from lamella.stack.kernel.options import secret as secret_bytes
 from lamella.stack.kernel.order import Inside
-from lamella.stack.kernel.response import Headers, close
+from lamella.stack.kernel.response import close
 
-from ._session_answer import LateBody, finished, restart, send
+from ._session_answer import AnsweredSession, LateBody, finished
 from ._session_cookie import CookieBackend, Lifetime, encrypting, signing
 from ._session_errors import SessionError, SessionTooLargeError, SessionUnavailableError, SessionWriteError
 from ._session_mapping import Backend, SessionMapping
@@ -221,75 +221,43 @@ def _closure(inner: WSGIApplication, backend: Backend, release: Callable[[Sessio
     block): what it reads until then still gets its ``Vary``. The commit comes before.
     """
     key = SESSION.name
-    session_class = type("SessionMapping", (SessionMapping,), {"_backend": backend, "__slots__": ()})
+    session_class = type("SessionMapping", (AnsweredSession,), {"_backend": backend, "__slots__": ()})
 
     def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         fresh: Any = session_class()
         fresh.header = environ.get("HTTP_COOKIE", "")
-        fresh._data = fresh.held = fresh.failure = None
-        fresh.sealed = fresh.sent = False
-        session: SessionMapping = fresh
+        fresh._outer = start_response
+        fresh._data = fresh.failure = None
+        fresh.held = fresh.sealed = fresh.sent = False
+        session: AnsweredSession = fresh
         environ[key] = session
-
-        def start(status: str, headers: Headers, exc_info: Any = None, /) -> Callable[[bytes], object]:
-            if not session.sealed:
-                session.sealed = True
-                if session._data is not None and (session.attention or session._dirty or session._given):
-                    _commit(backend, session)
-            if session.sent or (session.held is not None and exc_info is None):
-                return restart(session, start_response, status, headers, exc_info)
-            session.held = (status, headers, exc_info)
-            return write
-
-        def write(data: bytes, /) -> object:
-            if session.held is not None:
-                send(session, start_response)
-            return None if session.failure is not None else session.write(data)
-
         try:
-            body = inner(environ, start)
+            body = inner(environ, session._start)
         except SessionUnavailableError:
             release(session)
             if session.failure is None or session.sent:
                 raise
-            send(session, start_response)
+            session._send()
             return finished((), session, environ)
         except BaseException:
             release(session)
             raise
-        held = session.held
-        if held is None:
+        if not session.held:
             if session.sent:
                 return finished(body, session, environ)
-            return LateBody(body, session, start_response, release, environ)
+            return LateBody(body, session, release, environ)
         try:
-            if session._data is None and session.failure is None:
-                session.held = None
+            if session._data is None and session.failure is None and session._exc_info is None:
+                session.held = False
                 session.sent = True
-                status, headers, exc_info = held
-                if exc_info is None:
-                    session.write = start_response(status, headers)
-                else:
-                    session.write = start_response(status, headers, exc_info)
+                session._write = start_response(session._status, session._headers)
                 return body
-            send(session, start_response)
+            session._send()
         except BaseException:  # the server refuses the headers, and will never see the body
             close(body)
             raise
-        if session.failure is None and session._given is None:
+        if session.failure is None and (session._data is None or session._given is None):
             return body
         return finished(body, session, environ)
 
     return wsgi_closure
-
-
-def _commit(backend: Backend, session: SessionMapping) -> None:
-    """Keep the session; what cannot be kept is dropped, so that an error page gets through."""
-    try:
-        session.lines = backend.commit(session)
-    except SessionUnavailableError:
-        return  # noted in session.failure: the answer becomes a 503
-    except BaseException:
-        session.abandon()
-        raise
-    session.freeze()

@@ -80,21 +80,16 @@ def cookie_finder(name: str, *, verified: bool = False) -> Callable[[str], list[
         name: Of the cookie.
         verified: The caller verifies values by a signature, so that control characters need no look.
     """
-    length = len(name)
+    mark = f"; {name}="
 
     def find(header: str) -> list[str]:
-        at = header.find(name)
-        if at < 0:
-            return []
-        after = at + length
-        # What browsers send: the name right after "; ", its "=" right after it, and no other like it behind.
-        if header[after : after + 1] == "=" and (at == 0 or header[at - 2 : at] == "; "):
-            end = header.find(";", after)
-            if end < 0 or header.find(name, end) < 0:
-                value = header[after + 1 :] if end < 0 else header[after + 1 : end]
-                if verified or value.isprintable():
-                    return [value.strip(" ")]
-        return _all_named(header, name)
+        # What browsers send: the name right behind "; " and before "=", and no other like it anywhere.
+        before, found, rest = f"; {header}".partition(mark)
+        if found and name not in before:
+            value, more, behind = rest.partition(";")
+            if (not more or name not in behind) and (verified or value.isprintable()):
+                return [value.strip(" \t")]
+        return _all_named(header, name, verified) if name in header else []
 
     return find
 
@@ -105,12 +100,12 @@ def find_cookie(header: str, name: str) -> str | None:
     return values[0] if values else None
 
 
-def _all_named(header: str, name: str) -> list[str]:
+def _all_named(header: str, name: str, verified: bool) -> list[str]:
     """The values of every cookie called *name*, by the grammar alone."""
     values = []
     for piece in header.split(";"):
         key, equals, value = piece.partition("=")
-        if equals and key.strip(" \t") == name and _CONTROL.search(piece) is None:
+        if equals and key.strip(" \t") == name and (verified or _CONTROL.search(piece) is None):
             values.append(value.strip(" \t"))
     return values
 

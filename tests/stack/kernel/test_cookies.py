@@ -74,6 +74,22 @@ def test_finds_what_the_parser_reads(header: str) -> None:
     assert find_cookie(header, "sid") == parse_cookies(header).get("sid")
 
 
+PIECES = ("sid", "=", "; ", ";", " ", "\t", "x", "__Host-", '"', "\x00", "\xa0", "é")
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12))
+def test_finds_every_cookie_of_the_name(pieces: list[str]) -> None:
+    """Beside names that end or begin like it, in the order of the field, never one that the grammar does not have."""
+    header = "".join(pieces)
+    read = [piece.partition("=") for piece in header.split(";")]
+    named = [(name, value) for name, equals, value in read if equals and name.strip(" \t") == "sid"]
+    well_formed = [value.strip(" \t") for name, value in named if "\x00" not in name + value]
+
+    assert cookie_finder("sid")(header) == well_formed
+    # Where the caller verifies, a value may come with its control characters, and never one of another cookie.
+    assert cookie_finder("sid", verified=True)(header) == [value.strip(" \t") for _, value in named]
+
+
 @pytest.mark.timing
 @pytest.mark.parametrize(
     "header",
