@@ -150,6 +150,7 @@ def test_an_error_in_the_body_reaches_the_trace() -> None:
     assert [step.closes for step in traced.walk()] == [1, 1]
 
 
+@pytest.mark.timing
 def test_time_is_given_to_the_layer_that_took_it() -> None:
     """Own time is that of the layer; the total has what is inside."""
     stack = Stack([Layer(adds), Layer(works)], app=RecordingApp())
