@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +41,15 @@ class Result(NamedTuple):
 
 
 Results = dict[str, dict[str, Result]]
+_begun = time.monotonic()
+
+
+def progress(what: str) -> None:
+    """Say on a terminal what is measured now, in one line that the next one writes over; empty to remove it."""
+    if sys.stderr.isatty():
+        seconds = int(time.monotonic() - _begun)
+        line = f"{seconds // 60}:{seconds % 60:02} {what}" if what else ""
+        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
 
 def variables() -> dict[str, str]:
@@ -49,14 +59,22 @@ def variables() -> dict[str, str]:
     return {**kept, "PYTHONPATH": path, "PYTHONHASHSEED": "0"}
 
 
-def run(module: str, group: Group, effort: Effort) -> Results:
-    """Measure all cases of a group, column by column, so that the rows are compared under the same conditions."""
+def run(module: str, group: Group, effort: Effort, python: str = sys.executable) -> Results:
+    """Measure all cases of a group, column by column, so that the rows are compared under the same conditions.
+
+    Args:
+        module: Where the group is, in ``cases``.
+        group: What to measure.
+        effort: How long.
+        python: The interpreter that runs the cases.
+    """
     results: Results = {row: {} for row in group.cases}
     for column in group.columns:
         if column in group.slow and not effort.all:
             continue
         rows = [row for row, columns in group.cases.items() if column in columns]
-        measured = (_once if group.once else _in_turns)(module, group, rows, column, effort)
+        progress(f"{group.name}: {column}")
+        measured = (_once if group.once else _in_turns)(module, group, rows, column, effort, python)
         factor = {"us": 1e6, "ms": 1e3}[group.unit]
         for row, samples in measured.items():
             if samples:
@@ -74,11 +92,11 @@ def _summary(samples: list[tuple[float, float]], factor: float) -> Result:
 
 
 def _start(
-    stack: ExitStack, module: str, group: Group, row: str, column: str, effort: Effort, folder: str = ""
+    stack: ExitStack, module: str, group: Group, row: str, column: str, effort: Effort, python: str, folder: str = ""
 ) -> subprocess.Popen[str]:
     folder = folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="lamella-bench-"))
     process = subprocess.Popen(
-        [sys.executable, str(WORKER), module, group.name, row, column, str(effort.seconds), folder],
+        [python, str(WORKER), module, group.name, row, column, str(effort.seconds), folder],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables(),
     )  # fmt: skip
     stack.callback(_stop, process)
@@ -117,11 +135,13 @@ def _sample(process: subprocess.Popen[str], what: str) -> tuple[float, float]:
     return float(seconds), float(megabytes)
 
 
-def _in_turns(module: str, group: Group, rows: list[str], column: str, effort: Effort) -> dict[str, list[Any]]:
+def _in_turns(
+    module: str, group: Group, rows: list[str], column: str, effort: Effort, python: str
+) -> dict[str, list[Any]]:
     """One process for each row; every round asks each of them once."""
     samples: dict[str, list[Any]] = {row: [] for row in rows}
     with ExitStack() as stack:
-        processes = {row: _start(stack, module, group, row, column, effort) for row in rows}
+        processes = {row: _start(stack, module, group, row, column, effort, python) for row in rows}
         for row, process in processes.items():
             _ready(process, f"{group.name}: {row}, {column}")
         for _ in range(effort.rounds):
@@ -130,14 +150,14 @@ def _in_turns(module: str, group: Group, rows: list[str], column: str, effort: E
     return samples
 
 
-def _once(module: str, group: Group, rows: list[str], column: str, effort: Effort) -> dict[str, list[Any]]:
+def _once(module: str, group: Group, rows: list[str], column: str, effort: Effort, python: str) -> dict[str, list[Any]]:
     """A fresh process for every sample; one more that is not counted fills the disk's cache."""
     samples: dict[str, list[Any]] = {row: [] for row in rows}
     with tempfile.TemporaryDirectory(prefix="lamella-bench-") as folder:  # 100,000 files are not made each time
         for number in range(effort.processes + 1):
             for row in random.sample(rows, len(rows)):
                 with ExitStack() as stack:
-                    process = _start(stack, module, group, row, column, effort, folder)
+                    process = _start(stack, module, group, row, column, effort, python, folder)
                     _ready(process, f"{group.name}: {row}, {column}")
                     sample = _sample(process, f"{group.name}: {row}, {column}")
                 if number:

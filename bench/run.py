@@ -1,24 +1,21 @@
 """Measure lamella beside its peers: ``make bench``, or ``python bench/run.py --help``.
 
 Sets up ``.venv-bench`` on its first run (and again when ``requirements.txt`` changes), and goes on in
-there. Prints a table for each group; ``--write-docs`` writes them, as tables, as JSON and as a chart, to
+there; for each other interpreter that it finds, ``.venv-bench-3.12`` and so on. Prints a table for each group; ``--write-docs`` writes them, as tables, as JSON and as a chart, to
 ``docs/performance.md``, ``docs/performance.json`` and ``docs/performance.svg``.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
-VENV = ROOT / ".venv-bench"
-MODULES = ("full", "layers", "router", "static", "scaling", "startup", "served")
+MODULES = ("full", "layers", "router", "static", "scaling", "startup", "served", "pythons")
 
 
 def arguments() -> argparse.Namespace:
@@ -26,6 +23,11 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure lamella beside its peers, in one interleaved run.")
     parser.add_argument("--only", metavar="NAMES", default="", help="groups, or modules of them, separated by commas")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: under two minutes")
+    parser.add_argument(
+        "--pythons",
+        metavar="NAMES",
+        help="other interpreters, names or paths separated by commas (python3.12,python3.13)",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the results as JSON")
     parser.add_argument("--write-docs", action="store_true", help="write docs/performance.md and its chart")
     parser.add_argument("--read", metavar="FILE", help="take the results of --json instead of measuring")
@@ -35,16 +37,10 @@ def arguments() -> argparse.Namespace:
 
 def enter_environment() -> None:
     """Create the environment where it is missing or old, and start again inside it."""
-    wanted = hashlib.sha256((BENCH / "requirements.txt").read_bytes()).hexdigest()
-    mark = VENV / ".bench-ready"
-    python = VENV / "bin" / "python"
-    if not mark.exists() or mark.read_text() != wanted:
-        print(f"setting up {VENV.name} …", file=sys.stderr)
-        if not python.exists():
-            subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "-r", str(BENCH / "requirements.txt")], check=True)
-        mark.write_text(wanted)
+    sys.path.insert(0, str(BENCH))
+    from environments import VENV, prepare
+
+    python = prepare(sys.executable, VENV, optional=True)
     if Path(sys.prefix) != VENV:
         os.execv(python, [str(python), str(BENCH / "run.py"), *sys.argv[1:]])
 
@@ -53,6 +49,8 @@ def main() -> int:
     """Measure the groups that were asked for, and show them."""
     options = arguments()
     enter_environment()
+    if options.pythons is not None:
+        os.environ["BENCH_PYTHONS"] = options.pythons
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the start of a process is measured with compiled modules
     sys.path[:0] = [str(BENCH), str(ROOT / "tools" / "dev")]
     from importlib import import_module
@@ -78,6 +76,7 @@ def main() -> int:
         everything = report.from_json(Path(options.read).read_text(), [group for _, group in groups])
         for group, found in everything.results:
             report.show(group, found)
+        report.show_promises({group.name: found for group, found in everything.results})
         if options.write_docs:
             report.write_docs(everything, ROOT / "docs")
         return 0
@@ -86,9 +85,11 @@ def main() -> int:
     for module, group in groups:
         runner = getattr(import_module(f"cases.{module}"), "run", None)
         found = runner(group, effort) if runner is not None else driver.run(module, group, effort)
+        driver.progress("")
         if found:
             everything.results.append((group, found))
             report.show(group, found)
+    report.show_promises({group.name: found for group, found in everything.results})
     everything.machine["duration"] = f"{time.monotonic() - begun:.0f} s"
     print(", ".join(f"{name}: {value}" for name, value in everything.machine.items()))
     if options.json:

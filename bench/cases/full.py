@@ -35,6 +35,7 @@ ROWS: dict[str, dict[str, Build]] = {
     "lamella, view returns text": _row("lamella_stack", "text"),
     "lamella, view returns lamella's Response": _row("lamella_stack", "own"),
     "lamella, view returns webob.Response": _row("lamella_stack"),
+    "lamella with edge, view returns webob.Response": _row("lamella_stack", "edge"),
     "Falcon + itsdangerous + urlmap": _row("falcon_stack"),
     "WebOb + Beaker + Paste + wsgicors + WhiteNoise": _row("classic_stack"),
     "Django + WhiteNoise + corsheaders": _row("django_stack"),
@@ -48,6 +49,7 @@ GROUPS = [
         ROWS,
         "lamella, view returns webob.Response",
         note="Session, Basic auth, access log (a write a line), CORS with an Origin, a static prefix that does not "
-        "match, a mount, a route with a parameter; untouched, read, write: what the view does with the session.",
+        "match, a mount, a route with a parameter; untouched, read, write: what the view does with the session. "
+        "With edge: the layer that makes servers alike is outermost, a seventh that the peers do not have.",
     )
 ]

@@ -11,7 +11,7 @@ from measure import Build, Group, Subject
 
 from cases.layers import LazySession, bare
 
-LAYERS = (1, 5, 10, 20, 40)
+LAYERS = (1, 5, 15, 30)
 BYTES = (100, 500, 1_000, 2_000, 3_800)
 
 
@@ -134,6 +134,7 @@ GROUPS = [
         "layers",
         "Cost by the number of layers",
         {
+            "bare": {str(number): _wrapped(lambda app: app, 0) for number in LAYERS},
             "lamella, nothing to do (health)": _numbers(_health),
             "lamella, no Origin (cors)": _numbers(_cors),
             "lamella, adds a header": _numbers(_adds_a_header),
