@@ -45,7 +45,7 @@ def run(
         hooks = [hook for scope in reversed(scopes) for hook in reversed(scope.after)]
         if hooks:
             result, start_response = call_after(hooks, request, result, start_response, name)
-        body = respond(result, environ, start_response, name)
+        body = respond(result, environ, start_response, name, environ["REQUEST_METHOD"])
     except BaseException as error:
         call_teardown(scopes, request, error)
         raise

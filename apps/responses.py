@@ -48,7 +48,9 @@ _init: Any = webob.Response.__init__
 _WEBOB_HTML = ("Content-Type", "text/html; charset=UTF-8")
 
 
-def respond(result: Any, environ: WSGIEnvironment, start_response: StartResponse, view: str) -> Iterable[bytes]:
+def respond(
+    result: Any, environ: WSGIEnvironment, start_response: StartResponse, view: str, method: str
+) -> Iterable[bytes]:
     """Send what a view returned.
 
     Args:
@@ -58,6 +60,7 @@ def respond(result: Any, environ: WSGIEnvironment, start_response: StartResponse
         environ: The request.
         start_response: The server's.
         view: Name of the view, for messages.
+        method: The request's.
 
     Raises:
         ResponseError: None of these, or a status or header that cannot be sent.
@@ -67,7 +70,7 @@ def respond(result: Any, environ: WSGIEnvironment, start_response: StartResponse
         body = result.encode()
         length = len(body)
         start_response("200 OK", [_HTML, _LENGTHS[length] if length < _MOST else ("Content-Length", str(length))])
-        return [body] if environ.get("REQUEST_METHOD") != "HEAD" else [b""]
+        return [body] if method != "HEAD" else [b""]
     if (kind is _Webob or kind is Response) and not result.conditional_response:
         status, headers = result._status, result._headerlist
         try:
@@ -81,7 +84,7 @@ def respond(result: Any, environ: WSGIEnvironment, start_response: StartResponse
             if not has_body(status):
                 return _bodiless(status, headers, result._app_iter, start_response)
         start_response(status, [*headers])
-        return result._app_iter if environ.get("REQUEST_METHOD") != "HEAD" else _Discarded(result._app_iter)
+        return result._app_iter if method != "HEAD" else _Discarded(result._app_iter)
     return _respond(result, environ, start_response, view)
 
 
@@ -119,7 +122,7 @@ def _respond_tuple(
         body.headerlist = [item for item in body.headerlist if item[0].lower() not in names] + fields
         if status is not None:
             body.status = status_line(status, view)
-        return respond(body, environ, start_response, view)
+        return respond(body, environ, start_response, view, environ["REQUEST_METHOD"])
     if callable(body):
         raise ResponseError(f"the view {view} returned a WSGI application in a tuple; return it alone")
     line = status_line(200 if body is not None and status is None else 204 if status is None else status, view)
@@ -288,7 +291,7 @@ def to_response(result: Any, environ: WSGIEnvironment, view: str) -> Any | None:
 
     # As for GET: whether a body is left out is decided when the response is sent.
     request = {"REQUEST_METHOD": "GET", "wsgi.file_wrapper": environ.get("wsgi.file_wrapper")}
-    body = respond(result, request, start, view)
+    body = respond(result, request, start, view, "GET")
     response = _Webob(status=started[0], headerlist=started[1], app_iter=body)
     return response
 

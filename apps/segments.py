@@ -12,7 +12,7 @@ from lamella.stack.kernel.paths import AmbiguousPathError, check_path
 from .converters import MOST_DIGITS, AnyConverter, Converter, IntConverter, StrConverter
 from .errors import UrlError
 
-__all__ = ["PLAIN", "SEGMENT_SAFE", "Part", "is_canonical", "never"]
+__all__ = ["PLAIN", "SEGMENT_SAFE", "Part", "is_canonical", "never", "plain_text"]
 
 #: RFC 3986 section 3.3: what a segment may hold as it is.
 SEGMENT_SAFE = "!$&'()*+,;=:@-._~"
@@ -69,7 +69,7 @@ class Part:
     def _fast(self) -> Callable[[str], Any]:
         single = self._single
         if type(single) is StrConverter and single.pattern == Converter.pattern:
-            return _plain_text
+            return plain_text
         if type(single) is IntConverter and self.key == (("", ""), (("int",),)):
             return _plain_int
         if type(single) is AnyConverter:
@@ -134,7 +134,8 @@ def never(text: str) -> None:
     return None
 
 
-def _plain_text(text: str) -> str | None:
+def plain_text(text: str) -> str | None:
+    """Match text without a slash."""
     # A str method first: 0.04 instead of 0.27 microseconds, and most values are words or numbers.
     return text if text.isalnum() or PLAIN.fullmatch(text) is not None else None
 

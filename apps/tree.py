@@ -87,14 +87,11 @@ class Tree:
 
     Attributes:
         root: Where paths begin, after their first slash.
-        top: Where ``path.split("/")`` begins.
         literal: Where paths without variables end: one lookup instead of a walk. Only those in ASCII.
     """
 
     def __init__(self) -> None:
         self.root = Node()
-        self.top = Node()
-        self.top.literals = {"": self.root}
         self.root.sole = True
         self.literal: dict[str, Node] = {}
         self._settling = Lock()
