@@ -1,4 +1,4 @@
-"""One request as one line: common, combined, JSON, logfmt. Pure functions, fixed for ASCII.
+"""One request as one line: common, combined, JSON, logfmt. Fixed for ASCII.
 
 No input puts a control character, a line break, a bidirectional override or an unescaped quote into
 a line, and no line is longer than ``PIPE_BUF``. The escapes can be undone:
@@ -10,73 +10,79 @@ a line, and no line is longer than ``PIPE_BUF``. The escapes can be undone:
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Mapping
-from json.encoder import encode_basestring_ascii
-from typing import Any, Final, NamedTuple, TypeAlias
-from urllib.parse import quote
+from collections.abc import Callable
+from operator import itemgetter
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, cast
 
-from lamella.stack.kernel.redact import REDACTED, is_secret, redact_query, redact_url
+from lamella.stack.kernel.redact import is_secret
 
-__all__ = ["FORMATS", "LONGEST", "Entry", "Format", "make_format"]
+from ._access_escape import (
+    Escape,
+    Hiding,
+    Memo,
+    bare,
+    hiding,
+    json_text,
+    logfmt_text,
+    path_text,
+    query_text,
+    quoted,
+    remember,
+)
+
+__all__ = ["FORMATS", "LONGEST", "NO_MORE", "Asked", "Format", "More", "make_format", "read_loosely", "read_request"]
 
 #: Longest line in bytes: what POSIX guarantees to be written to a pipe in one piece (PIPE_BUF on Linux).
 LONGEST: Final = 4096
 FORMATS: Final = ("common", "combined", "json", "logfmt")
 # Characters of each field that are kept where a line would be too long, tried in turn.
 _CUTS: Final = (768, 192, 48, 12)
-
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-# Characters of RFC 3986 that need no encoding in a path: unreserved, sub-delims, ":" "@" "/".
-_PATH_SAFE: Final = "/:@!$&'()*+,;=~"
-# In a query, what browsers send besides; and "%", because a query is logged as it was sent.
-_QUERY_SAFE: Final = _PATH_SAFE + "%?|[]{}^`<>#"
-_PLAIN_PATH = re.compile(r"[A-Za-z0-9\-._~/:@!$&'()*+,;=]*")
-_PLAIN_QUERY = re.compile(r"[A-Za-z0-9\-._~/:@!$&'()*+,;=%?|\[\]{}^`<>#]*")
-_PLAIN_QUOTED = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]*")
-_PLAIN_BARE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
-_LOGFMT_BARE = re.compile(r"[\x21\x23-\x3c\x3e-\x5b\x5d-\x7e]+")
-_UNSAFE_QUOTED = re.compile(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
-_UNSAFE_BARE = re.compile(r"[^\x21\x23-\x5b\x5d-\x7e]")
-# Escaped values seen before: most requests share browser, host and path. Bounded, never with a secret in a query.
-_MEMO_ENTRIES: Final = 1024
-_MEMO_LENGTH: Final = 512
+
+# --- what a line is made of ---------------------------------------------------------------------
+
+_FIELDS: Final = (
+    *("REMOTE_ADDR", "REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO"),
+    *("QUERY_STRING", "SERVER_PROTOCOL", "HTTP_USER_AGENT"),
+)
+
+#: Address, method, script name, path, query, protocol and user agent, as they were sent.
+Request: TypeAlias = tuple[str, str, str, str, str, str, str]
+#: Reads them in one call; a KeyError where one is absent.
+read_request: Final[Callable[[dict[str, Any]], Request]] = itemgetter(*_FIELDS)
+#: What only structured formats show: host, request identifier, headers to log.
+More: TypeAlias = tuple[str, str, tuple[tuple[str, str], ...]]
+#: What was known when the request came: ``perf_counter``, the request, referrer and more; the record of what is set
+#: inside, and the environ, which the app may change. Plain tuples: making named ones costs a seventh of a line.
+Asked: TypeAlias = tuple[float, Request, str, More, dict[str, Any], dict[str, Any]]
+#: Where none of it is shown.
+NO_MORE: Final[More] = ("", "", ())
 
 
-class Entry(NamedTuple):
-    """What is known of one request at its end. Text comes as it was sent; nothing is escaped yet."""
+class Format(Protocol):
+    """Makes the line, its newline included."""
 
-    began: float
-    client: str
-    method: str
-    path: str
-    query: str
-    protocol: str
-    referer: str
-    agent: str
-    host: str
-    request_id: str
-    headers: tuple[tuple[str, str], ...]
-    status: str
-    sent: int | None
-    first_ms: float
-    last_ms: float
-    aborted: bool
-    exception: str
-    #: What was set inside, and the environ as the app left it.
-    record: Mapping[str, Any]
-    environ: Mapping[str, Any]
+    def __call__(
+        self, asked: Asked, status: str, sent: int | None, first: float, last: float, ended: bool, exception: str, /
+    ) -> str:
+        """Write the line.
 
-    def seen(self, key: str) -> Any:
-        """What a layer set under *key*: inside, or in the environ; None where none did."""
-        found = self.record.get(key)
-        return self.environ.get(key) if found is None else found
+        Args:
+            asked: What was known when the request came.
+            status: Its three digits; empty where there was none.
+            sent: Bytes handed to the server; None where only the server knows.
+            first: When the first byte was, by ``perf_counter``; only for formats that show it.
+            last: When the end was, likewise.
+            ended: Whether the body came to its end.
+            exception: The class of what the app raised, or empty.
+        """
 
 
-#: Makes the line, its newline included.
-Format: TypeAlias = Callable[[Entry], str]
-Escape: TypeAlias = Callable[[str], str]
+def read_loosely(environ: dict[str, Any]) -> Request:
+    """The same where some are absent: PEP 3333 lets servers leave out what is empty."""
+    found: Any = tuple([environ.get(name, "") for name in _FIELDS])
+    return cast("Request", found)
 
 
 def make_format(name: str, hides: Callable[[str], bool] = is_secret, sample: float = 1.0) -> tuple[Format, Format]:
@@ -84,174 +90,87 @@ def make_format(name: str, hides: Callable[[str], bool] = is_secret, sample: flo
 
     *hides* says which query parameters are secret.
     """
-
-    def query_shown(query: str) -> str:
-        return redact_query(query, hides)
-
-    def referer_shown(referer: str) -> str:
-        return redact_url(referer, hides) if "=" in referer or "@" in referer else referer
-
+    hidden = hiding(hides)
     if name in ("common", "combined"):
-        line = _clf(name == "combined", query_shown, referer_shown)
+        line = _clf(name == "combined", hidden)
     elif name == "json":
-        line = _json_lines(query_shown, referer_shown, sample)
+        line = _json_lines(hidden, sample)
     else:
-        line = _logfmt_lines(query_shown, referer_shown, sample)
+        line = _logfmt_lines(hidden, sample)
 
-    def shorter(entry: Entry) -> str:
+    def shorter(
+        asked: Asked, status: str, sent: int | None, first: float, last: float, ended: bool, exception: str, /
+    ) -> str:
         # A hidden value must not show because its name was cut off: hide first, then cut.
-        entry = entry._replace(query=query_shown(entry.query), referer=referer_shown(entry.referer))
+        begun, request, referer, *rest = asked
+        client, method, script, path, query, *others = request
+        texts = (client, method, "", script + path, hidden.query(query), *others)
+        shown: Any = (begun, texts, hidden.referer(referer), *rest)
         for cut in _CUTS:
-            text = line(_shortened(entry, cut))
+            text = line(_shortened(shown, cut), status, sent, first, last, ended, _cut(exception, cut))
             if len(text) <= LONGEST:
                 return text
-        return line(_shortened(entry._replace(headers=()), _CUTS[-1]))
+        begun, request, referer, (host, identifier, _), record, environ = _shortened(shown, cut)
+        shown = (begun, request, referer, (host, identifier, ()), record, environ)
+        return line(shown, status, sent, first, last, ended, _cut(exception, cut))
 
     return line, shorter
 
 
-def _shortened(entry: Entry, cut: int) -> Entry:
-    """Return *entry* with each text cut to *cut* characters."""
-
-    def short(text: str) -> str:
-        return text if len(text) <= cut else text[:cut] + "..."
-
-    def cut_text(value: Any) -> Any:
-        return short(value) if isinstance(value, str) else value
-
-    identity, route = entry.seen("lamella.identity"), entry.seen("lamella.route")
-    known = {key: cut_text(value) for key in ("lamella.request_id", "lamella.mount") if (value := entry.seen(key))}
-    known["REMOTE_USER"] = cut_text(identity.user if identity is not None else entry.environ.get("REMOTE_USER", ""))
-    known["lamella.client"], known["lamella.trace"] = entry.seen("lamella.client"), entry.seen("lamella.trace")
+def _shortened(asked: Asked, cut: int) -> Asked:
+    """Return *asked* with each text cut to *cut* characters, and in its record what the app left."""
+    begun, request, referer, (host, identifier, headers), record, environ = asked
+    names = ("lamella.request_id", "lamella.mount", "lamella.client", "lamella.trace")
+    found = [(name, _seen(record, environ, name)) for name in names]
+    known = {name: _cut(value, cut) for name, value in found if value is not None}
+    identity, route = _seen(record, environ, "lamella.identity"), _seen(record, environ, "lamella.route")
+    known["REMOTE_USER"] = _cut(environ.get("REMOTE_USER", "") if identity is None else identity.user, cut)
     if route is not None:
-        known["lamella.route"] = route._replace(pattern=short(route.pattern))
-    fields = {name: cut_text(value) for name, value in entry._asdict().items()}
-    fields.update(
-        headers=tuple((short(name), short(value)) for name, value in entry.headers), record=known, environ=known
-    )
-    return Entry(**fields)
+        known["lamella.route"] = route._replace(pattern=_cut(route.pattern, cut))
+    texts: Any = tuple([_cut(text, cut) for text in request])
+    shown = tuple([(_cut(name, cut), _cut(value, cut)) for name, value in headers])
+    return begun, texts, _cut(referer, cut), (_cut(host, cut), _cut(identifier, cut), shown), known, known
 
 
-# --- escaping -----------------------------------------------------------------------------------
+def _cut(value: Any, length: int) -> Any:
+    return value[:length] + "..." if isinstance(value, str) and len(value) > length else value
 
 
-class _Memo(dict[str, str]):
-    """Escaped texts, made at the first use: a request costs one look-up in C for each field."""
-
-    __slots__ = ("_escape",)
-
-    def __init__(self, escape: Escape) -> None:
-        super().__init__()
-        self._escape = escape
-
-    def __missing__(self, text: str) -> str:
-        found = self._escape(text)
-        if len(text) <= _MEMO_LENGTH:
-            if len(self) >= _MEMO_ENTRIES:
-                self.clear()
-            self[text] = found
-        return found
-
-
-class _QueryMemo(_Memo):
-    """The same for queries and addresses; one that holds a secret is not kept in memory."""
-
-    __slots__ = ()
-
-    def __missing__(self, text: str) -> str:
-        found = super().__missing__(text)
-        if REDACTED in found:
-            self.pop(text, None)
-        return found
-
-
-def _hexadecimal(match: re.Match[str]) -> str:
-    character = match[0]
-    if character in '"\\':
-        return "\\" + character
-    code = ord(character)
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def _quoted(text: str) -> str:
-    """Escape what stands between quotes in a CLF line."""
-    if _PLAIN_QUOTED.fullmatch(text) is None:
-        return _UNSAFE_QUOTED.sub(_hexadecimal, text)
-    return ("\\x2d" if text == "-" else text) or "-"
-
-
-def _bare(text: str) -> str:
-    """Escape what stands between spaces in a CLF line."""
-    if text in ("", "-"):
-        return "\\x2d" if text else "-"
-    return text if _PLAIN_BARE.fullmatch(text) is not None else _UNSAFE_BARE.sub(_hexadecimal, text)
-
-
-def _path(text: str) -> str:
-    """Percent-encode the bytes of a path, as a client has to (RFC 3986 section 2.1)."""
-    if _PLAIN_PATH.fullmatch(text) is not None:
-        return text
-    return quote(_octets(text), safe=_PATH_SAFE)
-
-
-def _query(text: str) -> str:
-    """Percent-encode what no query may have; existing escapes stay."""
-    if _PLAIN_QUERY.fullmatch(text) is not None:
-        return text
-    return quote(_octets(text), safe=_QUERY_SAFE)
-
-
-def _octets(text: str) -> bytes:
-    """The bytes that a WSGI string stands for."""
-    try:
-        return text.encode("latin-1")
-    except UnicodeEncodeError:  # no server's environ has that; a log must take it anyway
-        return text.encode("utf-8", "surrogatepass")
-
-
-def _json(text: str) -> str:
-    """Write a JSON string in which DEL is escaped too, which the standard library leaves as it is."""
-    return encode_basestring_ascii(text).replace("\x7f", "\\u007f")
-
-
-def _logfmt(text: str) -> str:
-    """Write a logfmt value: bare where it may be, else a JSON string."""
-    return text if _LOGFMT_BARE.fullmatch(text) is not None else _json(text)
+def _seen(record: dict[str, Any], environ: dict[str, Any], key: str) -> Any:
+    """What a layer set under *key*: inside, or in the environ; None where none did."""
+    found = record.get(key)
+    return environ.get(key) if found is None else found
 
 
 # --- time ---------------------------------------------------------------------------------------
 
+#: From when until when, by ``perf_counter``, the text is right.
+_Second: TypeAlias = tuple[float, float, str]
+_NO_SECOND: Final[_Second] = (0.0, 0.0, "")
 
-def _clf_clock() -> Callable[[float], str]:
-    """Return a function that writes a time as CLF does, in UTC; formatting happens once a second."""
-    kept: tuple[int, str] = (-1, "")
 
-    def stamp(now: float) -> str:
-        nonlocal kept
-        second, text = kept
-        if second != (whole := int(now)):
-            t = time.gmtime(whole)
-            month = _MONTHS[t.tm_mon - 1]
-            text = f"{t.tm_mday:02}/{month}/{t.tm_year:04}:{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} +0000"
-            kept = (whole, text)
-        return text
+def _second_of(at: float, write: Callable[[time.struct_time], str]) -> _Second:
+    """Return the second of the clock on the wall in which *at* lies; so a time is formatted once a second."""
+    now = time.time() - (time.perf_counter() - at)
+    since = at - now % 1
+    return since, since + 1, write(time.gmtime(now))
 
-    return stamp
+
+def _clf_time(t: time.struct_time) -> str:
+    month = _MONTHS[t.tm_mon - 1]  # strftime would ask the locale
+    return f"{t.tm_mday:02}/{month}/{t.tm_year:04}:{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} +0000"
 
 
 def _rfc3339_clock() -> Callable[[float], str]:
-    """Return a function that writes a time as RFC 3339 does, in UTC with milliseconds."""
-    kept: tuple[int, str] = (-1, "")
+    """Return a function that writes a time of ``perf_counter`` as RFC 3339 does, in UTC with milliseconds."""
+    kept = _NO_SECOND
 
-    def stamp(now: float) -> str:
+    def stamp(at: float) -> str:
         nonlocal kept
-        second, text = kept
-        if second != (whole := int(now)):
-            text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
-            kept = (whole, text)
-        return f"{text}.{int((now - whole) * 1000):03}Z"
+        since, until, text = kept
+        if not since <= at < until:
+            kept = since, until, text = _second_of(at, lambda t: time.strftime("%Y-%m-%dT%H:%M:%S", t))
+        return f"{text}.{min(999, int((at - since) * 1000)):03}Z"
 
     return stamp
 
@@ -259,96 +178,136 @@ def _rfc3339_clock() -> Callable[[float], str]:
 # --- formats ------------------------------------------------------------------------------------
 
 
-def _user(entry: Entry) -> str:
-    """Who was asking, as the last auth layer established it."""
-    found = entry.seen("lamella.identity")
-    return str(found.user if found is not None else entry.seen("REMOTE_USER") or "")
-
-
-def _client(entry: Entry) -> str:
-    """The client's address, as the trusted proxies tell it where a layer asked them."""
-    found = entry.seen("lamella.client")
-    return entry.client if found is None else str(found.address)
-
-
-def _clf(combined: bool, query_shown: Escape, referer_shown: Escape) -> Format:
+def _clf(combined: bool, hidden: Hiding) -> Format:
     """The NCSA common log format, and Apache's combined, which adds referrer and user agent."""
-    stamp, path_of, quoted, bare = _clf_clock(), _Memo(_path), _Memo(_quoted), _Memo(_bare)
-    query_of = _QueryMemo(lambda query: "?" + _query(query_shown(query)) if query else "")
-    referer_of = _QueryMemo(lambda referer: _quoted(referer_shown(referer)))
+    # Plain dicts, because a look-up in a Memo costs twice as much.
+    clients, users, methods, paths, queries, protocols, referrers, agents = _known(8)
+    sizes: dict[int | None, str] = {None: "-"}
+    kept = _NO_SECOND
 
-    def line(entry: Entry) -> str:
-        # fmt: off
-        (began, client, method, path, query, protocol, referer, agent, _, _, _,
-         status, sent, _, _, _, _, record, environ) = entry
-        # fmt: on
-        # As _client and _user do, without their calls: this runs for each request.
-        proxied = record.get("lamella.client") or environ.get("lamella.client")
+    # What stands between two fields is kept with one of them: so a line has 12 pieces instead of 18.
+    def client_of(text: str) -> str:
+        return remember(clients, text, f"{bare(text)} - ")
+
+    def user_of(text: str) -> str:
+        return remember(users, text, f"{bare(text)} [")
+
+    def method_of(text: str) -> str:
+        return remember(methods, text, f'] "{bare(text)} ')
+
+    def path_of(text: str) -> str:
+        return remember(paths, text, path_text(text or "/"))
+
+    def query_of(text: str) -> str:
+        return remember(queries, text, "?" + query_text(hidden.query(text)) if text else "")
+
+    def protocol_of(text: str) -> str:
+        return remember(protocols, text, f' {bare(text)}" ')
+
+    def referrer_of(text: str) -> str:
+        return remember(referrers, text, f' "{quoted(hidden.referer(text))}"' if combined else "")
+
+    def agent_of(text: str) -> str:
+        return remember(agents, text, f' "{quoted(text)}"\n' if combined else "\n")
+
+    def size_of(sent: int | None) -> str:
+        if sent is None:
+            return "-"
+        if len(sizes) < 1024:  # answers have few sizes, and formatting one costs as much as four look-ups
+            sizes[sent] = str(sent)
+        return str(sent)
+
+    # Each line costs this, so nothing is called but look-ups in C.
+    def line(
+        asked: Asked, status: str, sent: int | None, first: float, last: float, ended: bool, exception: str, /
+    ) -> str:
+        nonlocal kept
+        begun, request, referrer, _, record, environ = asked
+        client, method, script, path, query, protocol, agent = request
+        since, until, stamp = kept
+        if begun < since or begun >= until:
+            kept = since, until, stamp = _second_of(begun, _clf_time)
+        identity = proxied = None
+        if record:
+            identity, proxied = record.get("lamella.identity"), record.get("lamella.client")
         if proxied is not None:
             client = proxied.address
-        identity = record.get("lamella.identity") or environ.get("lamella.identity")
-        user = environ.get("REMOTE_USER", "") if identity is None else identity.user
-        text = (
-            f"{bare[client]} - {bare[user]} [{stamp(began)}] "
-            f'"{bare[method]} {path_of[path]}{query_of[query]} {bare[protocol]}" '
-            f"{status or '-'} {'-' if sent is None else sent}"
-        )
-        return f'{text} "{referer_of[referer]}" "{quoted[agent]}"\n' if combined else text + "\n"
+        elif "lamella.client" in environ:
+            client = environ["lamella.client"].address
+        if identity is not None:
+            user = identity.user
+        elif "lamella.identity" in environ:
+            user = environ["lamella.identity"].user
+        else:
+            user = environ["REMOTE_USER"] if "REMOTE_USER" in environ else ""  # noqa: SIM401  twice as fast
+        try:
+            return (
+                f"{clients[client]}{users[user]}{stamp}{methods[method]}{paths[script + path]}{queries[query]}"
+                f"{protocols[protocol]}{status or '-'} {sizes[sent]}{referrers[referrer]}{agents[agent]}"
+            )
+        except KeyError:  # something is new: the same, escaped and remembered
+            return (
+                f"{client_of(client)}{user_of(user)}{stamp}{method_of(method)}{path_of(script + path)}{query_of(query)}"
+                f"{protocol_of(protocol)}{status or '-'} {size_of(sent)}{referrer_of(referrer)}{agent_of(agent)}"
+            )
 
     return line
+
+
+def _known(number: int) -> list[dict[str, str]]:
+    return [{} for _ in range(number)]
 
 
 class _Escapes(NamedTuple):
     """The memos of a structured format: each field as it stands in the line, *absent* where it is empty."""
 
-    text: _Memo
-    path: _Memo
-    query: _QueryMemo
-    referer: _QueryMemo
+    text: Memo
+    path: Memo
+    query: Memo
+    referer: Memo
 
 
-def _escapes(write: Escape, absent: str, query_shown: Escape, referer_shown: Escape) -> _Escapes:
+def _escapes(write: Escape, absent: str, hidden: Hiding) -> _Escapes:
     def escape(text: str) -> str:
         return write(text) if text else absent
 
     return _Escapes(
-        _Memo(escape),
-        _Memo(lambda path: escape(_path(path))),
-        _QueryMemo(lambda query: escape(_query(query_shown(query)))),
-        _QueryMemo(lambda referer: escape(referer_shown(referer))),
+        Memo(escape),
+        Memo(lambda path: escape(path_text(path or "/"))),
+        Memo(lambda query: escape(query_text(hidden.query(query)))),
+        Memo(lambda referer: escape(hidden.referer(referer))),
     )
 
 
-def _json_lines(query_shown: Escape, referer_shown: Escape, sample: float) -> Format:
+def _json_lines(hidden: Hiding, sample: float) -> Format:
     """One JSON object a line, with every key in each."""
-    text_of, path_of, query_of, referer_of = _escapes(_json, "null", query_shown, referer_shown)
+    text_of, path_of, query_of, referer_of = _escapes(json_text, "null", hidden)
     stamp = _rfc3339_clock()
     last_keys = f',"sample":{sample:g}' if sample < 1 else ""
 
-    def line(entry: Entry) -> str:
-        # fmt: off
-        (began, client, method, path, query, protocol, referer, agent, host, request_id, headers,
-         status, sent, first_ms, last_ms, aborted, exception, record, environ) = entry
-        # fmt: on
-        # As _client and _user do, without their calls: this runs for each request.
-        proxied = record.get("lamella.client") or environ.get("lamella.client")
-        if proxied is not None:
-            client = proxied.address
-        identity = record.get("lamella.identity") or environ.get("lamella.identity")
+    def line(
+        asked: Asked, status: str, sent: int | None, first: float, last: float, ended: bool, exception: str, /
+    ) -> str:
+        begun, request, referer, (host, request_id, headers), record, environ = asked
+        client, method, script, path, query, protocol, agent = request
+        proxied, identity = _seen(record, environ, "lamella.client"), _seen(record, environ, "lamella.identity")
+        mount, route = _seen(record, environ, "lamella.mount"), _seen(record, environ, "lamella.route")
+        trace = _seen(record, environ, "lamella.trace")
         user = environ.get("REMOTE_USER", "") if identity is None else identity.user
-        mount, route, trace = entry.seen("lamella.mount"), entry.seen("lamella.route"), entry.seen("lamella.trace")
-        request_id = request_id or entry.seen("lamella.request_id")
+        request_id = request_id or _seen(record, environ, "lamella.request_id")
         shown = ""
         if headers:
-            shown = f',"headers":{{{",".join([f"{_json(name)}:{_json(value)}" for name, value in headers])}}}'
+            shown = f',"headers":{{{",".join([f"{json_text(name)}:{json_text(value)}" for name, value in headers])}}}'
         return (
-            f'{{"time":"{stamp(began)}","client":{text_of[client]},"user":{text_of[user]},"method":{text_of[method]},'
-            f'"path":{path_of[path]},"query":{query_of[query]},"protocol":{text_of[protocol]},'
+            f'{{"time":"{stamp(begun)}","client":{text_of[client if proxied is None else proxied.address]},'
+            f'"user":{text_of[user]},"method":{text_of[method]},'
+            f'"path":{path_of[script + path]},"query":{query_of[query]},"protocol":{text_of[protocol]},'
             f'"status":{status or "null"},"bytes":{"null" if sent is None else sent},'
-            f'"first_byte_ms":{first_ms:.3f},"duration_ms":{last_ms:.3f},"aborted":{"true" if aborted else "false"},'
-            f'"exception":{text_of[exception]},"request_id":{_json(request_id) if request_id else "null"},'
-            f'"trace_id":{"null" if trace is None else _json(trace.trace_id)},'
-            f'"mount":{"null" if mount is None else _json(mount)},'
+            f'"first_byte_ms":{(first - begun) * 1000:.3f},"duration_ms":{(last - begun) * 1000:.3f},'
+            f'"aborted":{"false" if ended else "true"},'
+            f'"exception":{text_of[exception]},"request_id":{json_text(request_id) if request_id else "null"},'
+            f'"trace_id":{"null" if trace is None else json_text(trace.trace_id)},'
+            f'"mount":{"null" if mount is None else text_of[mount]},'
             f'"route":{"null" if route is None else text_of[route.pattern]},"host":{text_of[host]},'
             f'"referer":{referer_of[referer]},"user_agent":{text_of[agent]}{last_keys}{shown}}}\n'
         )
@@ -356,40 +315,47 @@ def _json_lines(query_shown: Escape, referer_shown: Escape, sample: float) -> Fo
     return line
 
 
-def _logfmt_lines(query_shown: Escape, referer_shown: Escape, sample: float) -> Format:
+def _logfmt_lines(hidden: Hiding, sample: float) -> Format:
     """``key=value`` pairs, those with a value only."""
-    text_of, path_of, query_of, referer_of = _escapes(_logfmt, "", query_shown, referer_shown)
+    text_of, path_of, query_of, referer_of = _escapes(logfmt_text, "", hidden)
     stamp = _rfc3339_clock()
     sampled = f"{sample:g}" if sample < 1 else ""
 
-    def line(entry: Entry) -> str:
-        mount, route, trace = entry.seen("lamella.mount"), entry.seen("lamella.route"), entry.seen("lamella.trace")
-        request_id = entry.request_id or entry.seen("lamella.request_id")
+    def line(
+        asked: Asked, status: str, sent: int | None, first: float, last: float, ended: bool, exception: str, /
+    ) -> str:
+        begun, request, referer, (host, request_id, headers), record, environ = asked
+        client, method, script, path, query, protocol, agent = request
+        proxied, identity = _seen(record, environ, "lamella.client"), _seen(record, environ, "lamella.identity")
+        mount, route = _seen(record, environ, "lamella.mount"), _seen(record, environ, "lamella.route")
+        trace = _seen(record, environ, "lamella.trace")
+        user = environ.get("REMOTE_USER", "") if identity is None else identity.user
+        request_id = request_id or _seen(record, environ, "lamella.request_id")
         fields = (
-            ("time", stamp(entry.began)),
-            ("client", text_of[_client(entry)]),
-            ("user", text_of[_user(entry)]),
-            ("method", text_of[entry.method]),
-            ("path", path_of[entry.path]),
-            ("query", query_of[entry.query]),
-            ("protocol", text_of[entry.protocol]),
-            ("status", entry.status),
-            ("bytes", "" if entry.sent is None else str(entry.sent)),
-            ("first_byte_ms", f"{entry.first_ms:.3f}"),
-            ("duration_ms", f"{entry.last_ms:.3f}"),
-            ("aborted", "true" if entry.aborted else "false"),
-            ("exception", text_of[entry.exception]),
-            ("request_id", _logfmt(request_id) if request_id else ""),
+            ("time", stamp(begun)),
+            ("client", text_of[client if proxied is None else proxied.address]),
+            ("user", text_of[user]),
+            ("method", text_of[method]),
+            ("path", path_of[script + path]),
+            ("query", query_of[query]),
+            ("protocol", text_of[protocol]),
+            ("status", status),
+            ("bytes", "" if sent is None else str(sent)),
+            ("first_byte_ms", f"{(first - begun) * 1000:.3f}"),
+            ("duration_ms", f"{(last - begun) * 1000:.3f}"),
+            ("aborted", "false" if ended else "true"),
+            ("exception", text_of[exception]),
+            ("request_id", logfmt_text(request_id) if request_id else ""),
             ("trace_id", "" if trace is None else trace.trace_id),
-            ("mount", "" if mount is None else _logfmt(mount)),
+            ("mount", "" if mount is None else text_of[mount]),
             ("route", "" if route is None else text_of[route.pattern]),
-            ("host", text_of[entry.host]),
-            ("referer", referer_of[entry.referer]),
-            ("user_agent", text_of[entry.agent]),
+            ("host", text_of[host]),
+            ("referer", referer_of[referer]),
+            ("user_agent", text_of[agent]),
             ("sample", sampled),
         )
         pairs = [f"{name}={value}" for name, value in fields if value]
-        pairs += [f"header_{name.replace('-', '_')}={_logfmt(value)}" for name, value in entry.headers]
+        pairs += [f"header_{name.replace('-', '_')}={logfmt_text(value)}" for name, value in headers]
         return " ".join(pairs) + "\n"
 
     return line

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from time import perf_counter
 from typing import Final, Protocol, TypeAlias
 
 from lamella.stack.kernel.errors import ConfigError
@@ -18,12 +19,12 @@ from lamella.stack.kernel.options import file_path
 
 __all__ = ["Write", "complainer", "open_output"]
 
-#: Takes one line, its newline included, and the time by ``perf_counter``; raises where it cannot be written.
-Write: TypeAlias = Callable[[str, float], None]
+#: Takes one line, its newline included; raises where it cannot be written.
+Write: TypeAlias = Callable[[str], None]
 
-# A served request takes longer than this, so each line of a server looks whether the file was moved away;
-# in a tight loop the 1.4 microseconds of stat(2) are spread over several lines.
-_RECHECK: Final = 25e-6
+# So many lines a second look whether the file was moved away: with little traffic each of them, under load
+# the 1.4 microseconds of stat(2) would be half of what a line costs.
+_LOOKS: Final = 20
 # Seconds between two complaints about a log that cannot be written.
 _COMPLAINT: Final = 60.0
 _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
@@ -49,7 +50,7 @@ def open_output(option: str, value: object) -> Write:
     if value == "stderr":
         return _standard("stderr")
     if isinstance(value, (str, os.PathLike)):
-        return _File(option, value).write
+        return _file(option, value)
     if callable(getattr(value, "write", None)):
         return _to_stream(value)  # type: ignore[arg-type]
     raise ConfigError(option, value, '"-" (standard output), "stderr", a path, or an open text stream')
@@ -85,7 +86,7 @@ def _standard(name: str) -> Write:
     known: object = None
     descriptor: int | None = None
 
-    def write(line: str, now: float) -> None:
+    def write(line: str) -> None:
         nonlocal known, descriptor
         stream = getattr(sys, name)
         if stream is not known:
@@ -97,7 +98,7 @@ def _standard(name: str) -> Write:
             stream.write(line)
             stream.flush()
         else:
-            _put(descriptor, line.encode("ascii", "backslashreplace"))
+            _put(descriptor, line.encode())
 
     return write
 
@@ -112,7 +113,7 @@ def _descriptor(stream: object) -> int | None:
 
 
 def _to_stream(stream: _Stream) -> Write:
-    def write(line: str, now: float) -> None:
+    def write(line: str) -> None:
         stream.write(line)
         flush = getattr(stream, "flush", None)
         if flush is not None:
@@ -121,50 +122,56 @@ def _to_stream(stream: _Stream) -> Write:
     return write
 
 
-class _File:
-    """A file that is opened again where it was renamed or removed (logrotate)."""
+def _file(option: str, value: str | os.PathLike[str]) -> Write:
+    """Write to a file that is opened again where it was renamed or removed (logrotate)."""
+    path = os.fspath(file_path(option, value))
+    try:
+        descriptor, identity = _open(path)
+    except OSError as error:
+        raise ConfigError(option, os.fspath(value), f"a file that can be written ({error.strerror})") from None
+    looks, until, torn = 0, 0.0, False
 
-    def __init__(self, option: str, value: str | os.PathLike[str]) -> None:
-        self._path = os.fspath(file_path(option, value))
-        try:
-            self._descriptor, self._identity = self._open()
-        except OSError as error:
-            raise ConfigError(option, os.fspath(value), f"a file that can be written ({error.strerror})") from None
-        self._checked = 0.0
-        self._torn = False
-
-    def _open(self) -> tuple[int, tuple[int, int]]:
-        descriptor = os.open(self._path, _FLAGS, 0o640)
-        found = os.fstat(descriptor)
-        return descriptor, (found.st_dev, found.st_ino)
-
-    def write(self, line: str, now: float) -> None:
-        if now - self._checked > _RECHECK:
-            self._checked = now
-            self._follow()
-        data = line.encode("ascii", "backslashreplace")
-        if self._torn:  # the disk was full in the middle of a line: end that one first
+    def write(line: str) -> None:
+        nonlocal looks, until, torn
+        now = perf_counter()
+        if now >= until:
+            until, looks = now + 1, _LOOKS
+        if looks:
+            looks -= 1
+            follow()
+        data = line.encode()
+        if torn:  # the disk was full in the middle of a line: end that one first
             data = b"\n" + data
-            self._torn = False
-        written = os.write(self._descriptor, data)
+            torn = False
+        written = os.write(descriptor, data)
         if written != len(data):
-            self._torn = True
-            self._torn = written + os.write(self._descriptor, data[written:]) != len(data)
+            torn = True
+            torn = written + os.write(descriptor, data[written:]) != len(data)
 
-    def _follow(self) -> None:
+    def follow() -> None:
         """Open the file again where the path now leads elsewhere; keep the old one where that fails."""
+        nonlocal identity
         try:
-            found = os.stat(self._path)
+            found = os.stat(path)
         except FileNotFoundError:
             pass
         else:
-            if (found.st_dev, found.st_ino) == self._identity:
+            if (found.st_dev, found.st_ino) == identity:
                 return
         try:
-            fresh, identity = self._open()
+            fresh, fresh_identity = _open(path)
         except OSError:
             return
         # The new file takes the old one's number: a thread that is about to write never meets a closed one.
-        os.dup2(fresh, self._descriptor, inheritable=False)
+        os.dup2(fresh, descriptor, inheritable=False)
         os.close(fresh)
-        self._identity = identity
+        identity = fresh_identity
+
+    return write
+
+
+def _open(path: str) -> tuple[int, tuple[int, int]]:
+    """Return the descriptor of the file, and what tells it from another."""
+    descriptor = os.open(path, _FLAGS, 0o640)
+    found = os.fstat(descriptor)
+    return descriptor, (found.st_dev, found.st_ino)

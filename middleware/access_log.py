@@ -22,10 +22,19 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from lamella.middleware._access_body import Blocks, Body, hook_file
-from lamella.middleware._access_format import FORMATS, LONGEST, Entry, Format, make_format
+from lamella.middleware._access_exchange import Exchange, Finish, Stream, TimedExchange, hook_file
+from lamella.middleware._access_format import (
+    FORMATS,
+    LONGEST,
+    NO_MORE,
+    Format,
+    More,
+    make_format,
+    read_loosely,
+    read_request,
+)
 from lamella.middleware._log_writer import Write, complainer, open_output
 from lamella.stack.kernel.environ import direct, header_key
 from lamella.stack.kernel.errors import ConfigError
@@ -34,19 +43,13 @@ from lamella.stack.kernel.options import Output, choice, one_line, strings
 from lamella.stack.kernel.order import Inside, Outside
 from lamella.stack.kernel.paths import AmbiguousPathError, canonical_path
 from lamella.stack.kernel.redact import REDACTED, secret_names
-from lamella.stack.kernel.response import Headers
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
-
-    ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None] | None
 
 __all__ = ["AccessLogMiddleware"]
 
 _ANSWERS = "it answers by itself, and such an answer would not be logged"
-# Iterating a list calls nothing of the app: its end is read from the iterator, without a step in between.
-_SEQUENCES: Final = (list, tuple)
 # Status lines whose code is remembered; apps use few.
 _STATUSES: Final = 256
 # RFC 9110 section 6.4.1: no content, whatever the app yields; the server or `edge` drops it.
@@ -112,129 +115,136 @@ class AccessLogMiddleware:
             raise ConfigError("output", output, "no output, because there is a logger")
         write = open_output("output", output) if logger is None else _log_to(logger)
         lines = make_format(format, hides, sample)
-        self.wsgi_closure = _closure(direct(app), lines, write, _excluded(exclude), float(sample), shown)
+        timed = format in ("json", "logfmt")
+        finish = _finisher(lines, write, float(sample), timed)
+        self.wsgi_closure = _closure(
+            direct(app),
+            finish,
+            _finisher(lines, write, 0.0, timed),
+            TimedExchange if timed else Exchange,
+            _excluded(exclude),
+            _more_reader(shown),
+        )
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        return self.wsgi_closure(environ, start_response)
+        closure = self.wsgi_closure  # a call of an attribute costs more
+        return closure(environ, start_response)
 
 
 def _closure(
     inner: WSGIApplication,
-    lines: tuple[Format, Format],
-    write: Write,
+    finish: Finish,
+    finish_excluded: Finish,
+    kind: type[Exchange],
     excluded: Callable[[WSGIEnvironment], bool] | None,
-    sample: float,
-    shown: tuple[tuple[str, str, bool], ...],
+    more: Callable[[WSGIEnvironment], More],
 ) -> WSGIApplication:
     """Return the layer's work: a closure, because it runs for each request."""
-    clock, wall, make = time.perf_counter, time.time, tuple.__new__
-    keep_all = excluded is None and sample >= 1
-    (line, shorter), complain = lines, complainer()
-    codes: dict[str, str] = {"": ""}
+    clock, read, timed = time.perf_counter, read_request, kind is TimedExchange
 
     def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         begun = clock()
-        # The app may change its environ, or clear it: what the line needs is read on the way in.
-        get = environ.get
-        record: dict[str, Any] | None = get("lamella.record")
-        if record is None:
-            record = environ["lamella.record"] = {}
-        method = get("REQUEST_METHOD", "")
-        asked = (
-            wall(),
-            get("REMOTE_ADDR", ""),
-            method,
-            get("SCRIPT_NAME", "") + get("PATH_INFO", "") or "/",
-            get("QUERY_STRING", ""),
-            get("SERVER_PROTOCOL", ""),
-            get("HTTP_REFERER", ""),
-            get("HTTP_USER_AGENT", ""),
-            get("HTTP_HOST", ""),
-            get("lamella.request_id", ""),
-            _shown_headers(environ, shown) if shown else (),
-        )
-        skipped = excluded is not None and excluded(environ)
-        status = ""
-        fields: Headers = []
-        written, first = 0, 0.0
-
-        def start(
-            status_line: str, headers: list[tuple[str, str]], exc_info: ExcInfo = None, /
-        ) -> Callable[[bytes], object]:
-            nonlocal status, fields
-            if exc_info is None:
-                put = start_response(status_line, headers)
-            else:
-                put = start_response(status_line, headers, exc_info)
-            status, fields = status_line, headers
-
-            def counted(data: bytes, /) -> object:
-                nonlocal written, first
-                result = put(data)
-                if data:
-                    written += len(data)
-                    first = first or clock()
-                return result
-
-            return counted
-
-        def finish(sent: int | None, ended: bool, at: float, error: BaseException | None) -> None:
-            # Whatever goes wrong in here is the log's fault, and no reason to fail a request.
-            try:
-                code = codes.get(status)
-                if code is None:
-                    code = status[:3] if status[:3].isdigit() and status[:3].isascii() else ""
-                    if len(codes) < _STATUSES:
-                        codes[status] = code
-                if sent is not None:
-                    sent += written
-                if error is None:
-                    exception = record.get("lamella.exception", "") if record else ""
-                else:
-                    exception = _name(error)
-                    if not ended and not sent:
-                        # Nothing is out yet: the server answers in the app's place, and that is no abort.
-                        code, ended = "500", True
-                if (
-                    not keep_all
-                    and not exception
-                    and code < "500"
-                    and (skipped or (sample < 1 and random.random() >= sample))
-                ):
-                    return
-                if method == "HEAD" or code in _BODILESS:
-                    sent, ended = 0, ended or error is None
-                last = clock()
-                first_ms, last_ms = ((first or at or last) - begun) * 1000, (last - begun) * 1000
-                result = (code, sent, first_ms, last_ms, not ended, exception, record, environ)
-                entry = make(Entry, asked + result)
-                text = line(entry)
-                write(text if len(text) <= LONGEST else shorter(entry), last)
-            except Exception as failure:  # noqa: BLE001
-                complain(failure)
-
         try:
-            body = inner(environ, start)
+            request = read(environ)
+        except KeyError:
+            request = read_loosely(environ)
+        exchange = kind()
+        exchange.start_response = start_response
+        # The app may change its environ, or clear it: what the line needs is read on the way in.
+        exchange.asked = (
+            begun,
+            request,
+            environ["HTTP_REFERER"] if "HTTP_REFERER" in environ else "",  # noqa: SIM401  half the price of get()
+            more(environ) if timed else NO_MORE,
+            environ.setdefault("lamella.record", {}),
+            environ,
+        )
+        exchange.finish = finish if excluded is None or not excluded(environ) else finish_excluded
+        exchange.status, exchange.written, exchange.first = "", 0, 0.0
+        try:
+            body = inner(environ, exchange.start)
         except BaseException as error:
-            finish(0, False, 0.0, error)
+            exchange.finish(exchange, 0, False, error)
             raise
-        kind = type(body)
-        if kind in _SEQUENCES:
-            return Blocks(body, finish, clock)  # type: ignore[arg-type]  # just tested
-        wrapper = get("wsgi.file_wrapper")
-        if isinstance(wrapper, type) and isinstance(body, wrapper) and hook_file(body, finish, clock, lambda: fields):
+        # Iterating a list calls nothing of the app: its end is read from the iterator, without a step in between.
+        body_type = type(body)
+        if body_type is list or body_type is tuple:
+            exchange.blocks = body  # type: ignore[assignment]  # just tested
+            exchange.iterator = iter(body)
+            return exchange
+        wrapper = environ.get("wsgi.file_wrapper")
+        if isinstance(wrapper, type) and isinstance(body, wrapper) and hook_file(exchange, body):
             return body
-        return Body(body, finish, clock)
+        return Stream(exchange, body)
 
     return wsgi_closure
+
+
+def _finisher(lines: tuple[Format, Format], write: Write, share: float, timed: bool) -> Finish:
+    """Return what writes the line of an exchange, at its end.
+
+    Args:
+        lines: What makes a line, and what makes a shorter one.
+        write: Where it goes.
+        share: How many of the requests that did not fail get a line, 0 to 1.
+        timed: Whether the line tells when the first and the last byte were.
+    """
+    (line, shorter), complain, clock, every = lines, complainer(), time.perf_counter, share >= 1
+    codes: dict[str, tuple[str, bool]] = {}
+
+    def code_of(status: str) -> tuple[str, bool]:
+        """The code of a status line, and whether such an answer has no content."""
+        code = status[:3] if status[:3].isdigit() and status[:3].isascii() else ""
+        if len(codes) < _STATUSES:
+            codes[status] = code, code in _BODILESS
+        return code, code in _BODILESS
+
+    def finish(exchange: Exchange, sent: int | None, ended: bool, error: BaseException | None) -> None:
+        # Whatever goes wrong in here is the log's fault, and no reason to fail a request.
+        try:
+            try:
+                code, bodiless = codes[exchange.status]
+            except KeyError:
+                code, bodiless = code_of(exchange.status)
+            asked, exception, first, last = exchange.asked, "", 0.0, 0.0
+            _, request, _, _, record, _ = asked
+            if sent is not None:
+                sent += exchange.written
+            if error is not None:
+                exception = _name(error)
+                if not ended and not sent:
+                    # Nothing is out yet: the server answers in the app's place, and that is no abort.
+                    code, ended = "500", True
+            elif record:
+                exception = record.get("lamella.exception", "")
+            if not every and not exception and code < "500" and random.random() >= share:
+                return
+            if bodiless or request[1] == "HEAD":
+                sent, ended = 0, ended or error is None
+            if timed:
+                last = clock()
+                first = exchange.first or last
+            text = line(asked, code, sent, first, last, ended, exception)
+            if len(text) > LONGEST:
+                text = shorter(asked, code, sent, first, last, ended, exception)
+            write(text)
+        except Exception as failure:  # noqa: BLE001
+            complain(failure)
+
+    return finish
 
 
 # --- what the line says of the request ----------------------------------------------------------
 
 
-def _shown_headers(environ: WSGIEnvironment, shown: tuple[tuple[str, str, bool], ...]) -> tuple[tuple[str, str], ...]:
-    """The headers to log that the client sent, secret ones hidden."""
-    return tuple([(name, REDACTED if secret else environ[key]) for name, key, secret in shown if key in environ])
+def _more_reader(shown: tuple[tuple[str, str, bool], ...]) -> Callable[[WSGIEnvironment], More]:
+    """Return what reads the rest for structured formats; of the headers *shown* those that were sent."""
+
+    def more(environ: WSGIEnvironment) -> More:
+        headers = [(name, REDACTED if secret else environ[key]) for name, key, secret in shown if key in environ]
+        return environ.get("HTTP_HOST", ""), environ.get("lamella.request_id", ""), tuple(headers)
+
+    return more
 
 
 def _name(error: BaseException) -> str:
@@ -284,7 +294,7 @@ def _log_to(logger: str | logging.Logger) -> Write:
         raise ConfigError("logger", logger, "a logger or the name of one")
     info = logger.info
 
-    def write(line: str, now: float) -> None:
+    def write(line: str) -> None:
         info("%s", line[:-1])
 
     return write

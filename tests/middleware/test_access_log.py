@@ -24,6 +24,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamella.apps.router import Router
+from lamella.middleware import _log_writer
+from lamella.middleware._access_escape import remember
 from lamella.middleware.access_log import AccessLogMiddleware
 from lamella.middleware.dispatch import DispatchMiddleware
 from lamella.stack import load
@@ -168,6 +170,55 @@ def test_names_mount_and_route_of_a_real_stack() -> None:
     call(log.app, environ("GET", "/m/notes/3"))
 
     assert [log.entry[key] for key in ("mount", "route", "path")] == ["/m", "/notes/<int:id>", "/m/notes/3"]
+
+
+@pytest.mark.parametrize("format", ["common", "combined", "json", "logfmt"])
+def test_the_line_of_what_was_seen_before_is_the_same(format: str) -> None:
+    """What is remembered of a request changes nothing of the next one's line."""
+    log = Log(RecordingApp(), format=format)
+    request = environ("GET", "/a b?token=S3&x=\x01", user_agent='"x"', referer="/?key=S3", REMOTE_USER="a b")
+
+    for _ in range(3):
+        call(log.app, request)
+    call(log.app, environ("GET", "/other"))
+
+    # All but what tells the time.
+    first, second, third, other = (re.sub(r"\[.*?\]|T[\d:.]+Z|ms\D*[\d.]+", "", line) for line in log.lines)
+    assert first == second == third != other
+    assert "S3" not in "".join(log.lines)
+
+
+def test_keeps_no_secret_and_no_more_than_so_many_texts() -> None:
+    """A memo holds a thousand texts of some length, and none in which a value was hidden."""
+    known: dict[str, str] = {}
+
+    remember(known, "token=S3", "token=***")
+    remember(known, "x" * 1000, "x" * 1000)
+    assert known == {}
+    for number in range(3000):
+        remember(known, str(number), str(number))
+    assert 0 < len(known) <= 1024
+
+
+@pytest.mark.parametrize(("format", "written"), [("combined", "00:01:40 +0000]"), ("json", "T00:01:40.250Z")])
+def test_tells_when_the_request_came(format: str, written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when it ended, also where other requests came meanwhile; and the clock on the wall may be set."""
+    now = 100.25
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    monkeypatch.setattr(time, "time", lambda: now)
+    log = Log(RecordingApp(), format=format)
+    body: Any = log.app(environ("GET", "/slow"), lambda *_: lambda data: None)
+
+    now = 105.0
+    call(log.app, environ("GET", "/quick"))
+    body.close()
+    now = 7300.0
+    call(log.app, environ("GET", "/late"))
+
+    lines = {name: line for line in log.lines for name in ("slow", "quick", "late") if f"/{name}" in line}
+    assert written in lines["slow"]
+    assert "00:01:45" in lines["quick"]
+    assert "02:01:40" in lines["late"]
 
 
 def test_survives_an_app_that_clears_its_environ() -> None:
@@ -545,6 +596,25 @@ def test_opens_the_file_again_after_rotation(tmp_path: Path) -> None:
     assert "/first" in (tmp_path / "access.log.1").read_text()
     assert path.read_text().count("\n") == 1
     assert "/third" in path.read_text()
+
+
+def test_follows_a_rotation_within_a_second_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy log looks twenty times a second; no line is lost meanwhile."""
+    now = 100.0
+    monkeypatch.setattr(_log_writer, "perf_counter", lambda: now)
+    path, moved = tmp_path / "access.log", tmp_path / "access.log.1"
+    app = AccessLogMiddleware(RecordingApp(), output=path)
+    for _ in range(20):
+        call(app, environ("GET", "/busy"))
+    path.rename(moved)
+
+    call(app, environ("GET", "/same-second"))
+    now = 101.0
+    call(app, environ("GET", "/next-second"))
+
+    assert moved.read_text().count("/busy") == 20
+    assert moved.read_text().count("/same-second") == 1
+    assert path.read_text().count("/next-second") == path.read_text().count("\n") == 1
 
 
 def test_goes_on_in_the_old_file_while_the_new_one_cannot_be_opened(tmp_path: Path) -> None:
