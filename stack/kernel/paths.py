@@ -12,12 +12,19 @@ import re
 from typing import TYPE_CHECKING
 
 from .errors import BadRequestError
-from .late import late_pattern
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
-__all__ = ["AmbiguousPathError", "canonical_path", "check_path", "has_path_parameters", "is_under", "shift"]
+__all__ = [
+    "PLAIN_PATHS",
+    "AmbiguousPathError",
+    "canonical_path",
+    "check_path",
+    "has_path_parameters",
+    "is_under",
+    "shift",
+]
 
 #: Holds (SCRIPT_NAME, PATH_INFO, canonical path); valid only while the first two still are in the environ.
 CACHE = "lamella.path"
@@ -25,7 +32,7 @@ CACHE = "lamella.path"
 # What a second reader might take for a separator, a dot segment or the end of the path: controls,
 # a backslash, an empty or dot segment (also with parameters, which Tomcat strips first), and a
 # percent-encoded octet that survived one decoding (a server that keeps %2F, or a doubly encoded path).
-_AMBIGUOUS = late_pattern(
+_AMBIGUOUS = re.compile(
     r"(?P<control>[\x00-\x1f\x7f-\x9f])"
     r"|(?P<backslash>\\)"
     r"|(?P<empty>//)"
@@ -42,8 +49,9 @@ _REASONS = {
 # Fast yes for what nearly every request asks: segments that start with a letter, digit, "_" or "-".
 _PLAIN = re.compile(r"(?:/[A-Za-z0-9_\-~][A-Za-z0-9_\-~.!$&'()*+,=:@ ]*)*/?")
 
-# Paths that were asked before need no second look: 0.06 instead of 0.48 microseconds. At most half a megabyte.
-_known: dict[str, str] = {}
+#: Paths that were asked before and are not ambiguous, with themselves as values: ``in`` needs no call. They need no
+#: second look, 0.06 instead of 0.48 microseconds. At most half a megabyte.
+PLAIN_PATHS: dict[str, str] = {}
 _KNOWN_SIZE, _KNOWN_LENGTH = 1024, 256
 
 
@@ -83,14 +91,14 @@ def check_path(path: str) -> str:
     Raises:
         AmbiguousPathError: See :func:`canonical_path`.
     """
-    known = _known.get(path)
+    known = PLAIN_PATHS.get(path)
     if known is not None:
         return known
     if _PLAIN.fullmatch(path) is not None:
         if len(path) <= _KNOWN_LENGTH:
-            if len(_known) >= _KNOWN_SIZE:
-                _known.clear()
-            _known[path] = path
+            if len(PLAIN_PATHS) >= _KNOWN_SIZE:
+                PLAIN_PATHS.clear()
+            PLAIN_PATHS[path] = path
         return path
     if not path.startswith("/"):
         raise AmbiguousPathError("the path does not start with a slash")

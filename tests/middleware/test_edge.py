@@ -543,6 +543,117 @@ def test_returns_the_app_s_own_list() -> None:
     assert EdgeMiddleware(app)(environ("GET", "/"), lambda *args: lambda data: None) is blocks
 
 
+def test_remembers_what_is_nobody_s_secret() -> None:
+    """Values of fields that repeat are remembered as good; a cookie, an address or a nonce never is."""
+    from lamella.middleware._edge_answer import _GOOD_VALUES
+
+    secret = [("Set-Cookie", "sid=hunter2"), ("Location", "/reset/hunter2"), ("X-Token", "hunter2")]
+    policy = ("Content-Security-Policy", "script-src 'nonce-hunter2'")
+    app = EdgeMiddleware(RecordingApp(headers=[("Content-Type", "text/x-steady"), policy, *secret]))
+
+    for _ in range(3):
+        assert call(app, environ("GET", "/")).headers == [("Content-Type", "text/x-steady"), policy, *secret]
+
+    assert "text/x-steady" in _GOOD_VALUES
+    assert not [value for value in _GOOD_VALUES if "hunter2" in value]
+
+
+def test_a_long_run_keeps_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered is bounded, whatever apps send."""
+    from lamella.middleware import _edge_answer
+
+    monkeypatch.setattr(_edge_answer, "MEMO_SIZE", 8)
+    for number in range(40):
+        headers = [("Content-Type", f"text/x-{number}"), ("Cache-Control", "x" * 2000 + str(number))]
+        assert call(EdgeMiddleware(RecordingApp(headers=headers)), environ("GET", "/")).headers == headers
+
+    assert len(_edge_answer._GOOD_VALUES) <= 8
+    assert max(map(len, _edge_answer._GOOD_VALUES)) <= 1024
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+@pytest.mark.parametrize("length", ["5", "5 ", "05", "\u0665", "5, 5", "", "x" * 30, "9" * 30, "-5", "+5", "5\r\nX: y"])
+def test_only_a_number_is_a_length(length: str, as_list: bool) -> None:
+    """What is none is dropped or refused; also where the value stood in another field before."""
+
+    def app(request: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [TEXT, (request["QUERY_STRING"], length)])
+        return [b"hello"] if as_list else iter([b"hello"])
+
+    logging.disable(logging.ERROR)
+    try:
+        call(EdgeMiddleware(app), environ("GET", "/?Cache-Control"))
+        response = call(EdgeMiddleware(app), environ("GET", "/?Content-Length"))
+    finally:
+        logging.disable(logging.NOTSET)
+
+    assert (response.code, response.header("Content-Length")) in ((200, "5"), (200, "05"), (200, None), (500, "22"))
+
+
+def test_a_list_that_the_app_changes_later_does_not_count() -> None:
+    """What was looked at is what goes out."""
+    headers = [TEXT]
+
+    def app(request: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", headers)
+        headers.append(("X", "a\r\nX-Evil: 1"))
+        return [b"x"]
+
+    assert call(edge(app), environ("GET", "/")).headers == [TEXT]
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_starting_twice_after_a_write_is_an_error(wrong: bool) -> None:
+    """Whatever took the first answer over, it is not forgotten."""
+
+    def app(request: dict[str, Any], start_response: Any) -> list[bytes]:
+        write = start_response("200 OK", [TEXT, ("Connection", "close")] if wrong else [TEXT])
+        write(b"")
+        with pytest.raises(AssertionError):
+            start_response("200 OK", [TEXT])
+        write(b"a")
+        return [b"b", b"c"]
+
+    assert call(edge(app), environ("GET", "/")).body == b"abc"
+
+
+@pytest.mark.parametrize(
+    "blocks", [[], [b""], [b"ab", b"cd"], [b"abcd"], (b"abcd",), [bytearray(b"abcd")], [b"ab", "cd"]]
+)
+@pytest.mark.parametrize("length", [None, "4", "3"])
+def test_bodies_that_are_all_there(blocks: Any, length: str | None) -> None:
+    """Of each kind, the client gets what the length says, or a page that says that the app is at fault."""
+
+    def app(request: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [TEXT, *([("Content-Length", length)] if length else [])])
+        return blocks
+
+    logging.disable(logging.ERROR)
+    try:
+        response = call(edge(app), environ("GET", "/"))
+    finally:
+        logging.disable(logging.NOTSET)
+
+    if all(type(block) is bytes for block in blocks):
+        assert response.code == 200
+        assert response.body == b"".join(blocks)[: int(length or 9)]
+        assert response.header("Content-Length") == (str(len(response.body)) if length else None)
+    else:
+        assert (response.code, response.body) == (500, b"Internal Server Error\n")
+
+
+@pytest.mark.parametrize("mount", ["", "/m", "/m/n"])
+def test_a_known_path_is_judged_by_its_mount_too(mount: str) -> None:
+    """A path that was good before stays so; below a mount that is not, the request is refused."""
+    app = EdgeMiddleware(RecordingApp())
+
+    for _ in range(2):
+        assert call(app, environ("GET", "/page", SCRIPT_NAME=mount)).code == 200
+        assert call(app, environ("GET", "/page", SCRIPT_NAME=mount + "//x")).code == 400
+        assert call(app, environ("GET", "/page", SCRIPT_NAME=mount + "/../x")).code == 400
+        assert call(app, {**environ("GET", "/page"), "PATH_INFO": "page"}).code == 400
+
+
 @given(st.lists(st.tuples(st.text(max_size=8), st.text(max_size=8)), max_size=4), st.text(max_size=8))
 def test_no_header_list_fails_the_layer(headers: list[tuple[str, str]], status: str) -> None:
     """Whatever text an app sends as status and headers, the linter outside is content."""
