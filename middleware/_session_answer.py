@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lamella.stack.kernel.http import split_quoted
@@ -18,6 +18,7 @@ __all__ = ["AnsweredSession", "LateBody", "edited_headers", "finished"]
 
 _UNAVAILABLE = b"503: the session store does not answer. Please try again in a moment.\n"
 _VARY, _PRIVATE = ("Vary", "Cookie"), ("Cache-Control", "private")
+_ADDED = [_VARY, _PRIVATE]
 _UNAVAILABLE_HEADERS = (
     ("Content-Type", "text/plain; charset=utf-8"),
     ("Content-Length", str(len(_UNAVAILABLE))),
@@ -102,7 +103,7 @@ class AnsweredSession(SessionMapping):
         return self._outer(status, headers) if exc_info is None else self._outer(status, headers, exc_info)
 
 
-def edited_headers(headers: Headers, lines: Iterable[str]) -> Headers:
+def edited_headers(headers: Headers, lines: Sequence[str]) -> Headers:
     """A copy of *headers* that keeps shared caches away (RFC 9111 section 5.2.2.7), and sets cookies."""
     varies = controlled = False
     for name, _ in headers:
@@ -115,8 +116,10 @@ def edited_headers(headers: Headers, lines: Iterable[str]) -> Headers:
     if varies or controlled:
         edited = add_vary(headers, "Cookie") if varies else [*headers, _VARY]
         edited = _made_private(edited) if controlled else [*edited, _PRIVATE]
+    elif not lines:
+        return headers + _ADDED
     else:
-        edited = [*headers, _VARY, _PRIVATE]
+        edited = headers + _ADDED
     for line in lines:
         edited.append(("Set-Cookie", line))
     return edited

@@ -82,18 +82,27 @@ def signing(secrets: Sequence[bytes], name: str) -> Sealing:
     """Sign with HMAC-SHA256: the content can be read, not changed."""
     sign, verify = signer(secrets, "session", name, "cookie")
 
+    # To look for the two characters costs a third of translating them, and JSON in ASCII has them at > ? ~ only.
     def seal(content: bytes) -> str:
-        payload = b2a_base64(content, newline=False).translate(_TO_URL).rstrip(b"=")
-        return (payload + b"." + sign(payload)).decode()
+        payload = b2a_base64(content, newline=False).rstrip(b"=")
+        text = payload.decode()
+        if "+" in text or "/" in text:
+            payload = payload.translate(_TO_URL)
+            text = payload.decode()
+        return f"{text}.{sign(payload).decode()}"
 
     def unseal(value: str) -> tuple[bytes, int] | None:
-        if not value.isascii():
+        text, dot, signature = value.partition(".")
+        if not dot or not value.isascii():
             return None
-        payload, dot, signature = value.encode().partition(b".")
-        if not dot or (number := verify(payload, signature)) < 0:
+        payload = text.encode()
+        number = verify(payload, signature.encode())
+        if number < 0:
             return None
+        if "-" in text or "_" in text:
+            payload = payload.translate(_FROM_URL)
         try:
-            return a2b_base64(payload.translate(_FROM_URL) + b"=="), number
+            return a2b_base64(payload + b"=="), number
         except Base64Error:  # signed by us, in a format we do not know
             return None
 
@@ -167,6 +176,7 @@ class CookieBackend:
     def open(self, session: SessionMapping) -> dict[str, JSON]:
         """Read the first cookie that holds."""
         now = self._clock()
+        moment = now * 1000
         for value in self._find(session.header) if session.header else ():
             opened = self._unseal(value if "~" not in value else self._join(session.header, value))
             if opened is None:
@@ -174,8 +184,8 @@ class CookieBackend:
             content, key_number = opened
             try:
                 created, used, permanent, data = read(content)
-                age = now * 1000 - used
-                if age >= self._idle or now * 1000 - created >= self._absolute:
+                age = moment - used
+                if age >= self._idle or moment - created >= self._absolute:
                     continue
             except (ValueError, TypeError):  # a format of another version
                 continue
@@ -243,5 +253,10 @@ class CookieBackend:
 
     def _forget(self, header: str, keep: int) -> list[str]:
         """Expire the cookies that the request brought, but the first *keep*."""
-        sent = {piece.partition("=")[0].strip(" \t") for piece in header.split(";") if "=" in piece}
-        return [self._cookie.expired(name) for name in self._names[keep:] if name in sent]
+        # What follows the name wherever it stands: a search for each number takes half as long as signing.
+        numbers = {rest.partition("=")[0].strip(" \t") for rest in header.split(f"{self._names[0]}-")[1:]}
+        return [
+            self._cookie.expired(name)
+            for number, (name, find) in enumerate(zip(self._names, self._find_chunk, strict=True))
+            if number >= keep and (number == 0 or str(number) in numbers) and find(header)
+        ]

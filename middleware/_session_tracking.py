@@ -96,23 +96,6 @@ class TrackedMapping(Session):
             _check(key, value)
         if not isinstance(key, str):
             raise TypeError(f"the session key {key!r} is no text")
-        self._change(key)[key] = value
-
-    def __delitem__(self, key: str) -> None:
-        data = self._load() if self._data is None else self._data
-        if key not in data:
-            raise KeyError(key)
-        if self.sealed:
-            self._refuse(f"session[{key!r}] is deleted")
-        del self._change(key)[key]
-
-    def clear(self) -> None:
-        """Forget every value; the session itself, its age and its id stay."""
-        for key in list(self):
-            del self[key]
-
-    def _change(self, key: str) -> dict[str, JSON]:
-        """Return the data, to be changed at *key*."""
         data = self._data
         if data is None:
             data = self._load()
@@ -120,7 +103,23 @@ class TrackedMapping(Session):
             self._dirty = {key: data.get(key, _NOTHING)}
         elif key not in self._dirty:
             self._dirty[key] = data.get(key, _NOTHING)
-        return data
+        data[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        data = self._load() if self._data is None else self._data
+        if key not in data:
+            raise KeyError(key)
+        if self.sealed:
+            self._refuse(f"session[{key!r}] is deleted")
+        if self._dirty is None:
+            self._dirty = {}
+        self._dirty.setdefault(key, data[key])
+        del data[key]
+
+    def clear(self) -> None:
+        """Forget every value; the session itself, its age and its id stay."""
+        for key in list(self):
+            del self[key]
 
     def _refuse(self, what: str) -> None:
         raise SessionWriteError(f"{what} after start_response: the cookie is already on its way; change it before")

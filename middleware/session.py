@@ -30,7 +30,7 @@ from lamella.stack.kernel.options import secret as secret_bytes
 from lamella.stack.kernel.order import Inside
 from lamella.stack.kernel.response import close
 
-from ._session_answer import AnsweredSession, LateBody, finished
+from ._session_answer import AnsweredSession, LateBody, edited_headers, finished
 from ._session_cookie import CookieBackend, Lifetime, encrypting, signing
 from ._session_errors import SessionError, SessionTooLargeError, SessionUnavailableError, SessionWriteError
 from ._session_mapping import Backend, SessionMapping
@@ -247,17 +247,20 @@ def _closure(inner: WSGIApplication, backend: Backend, release: Callable[[Sessio
                 return finished(body, session, environ)
             return LateBody(body, session, release, environ)
         try:
-            if session._data is None and session.failure is None and session._exc_info is None:
+            if session.failure is None and session._exc_info is None:  # session._send(), without the call
+                headers = session._headers
+                if session._data is not None:
+                    headers = edited_headers(headers, session.lines)
                 session.held = False
                 session.sent = True
-                session._write = start_response(session._status, session._headers)
-                return body
-            session._send()
+                session._write = start_response(session._status, headers)
+                if session._data is None or session._given is None:
+                    return body
+            else:
+                session._send()
         except BaseException:  # the server refuses the headers, and will never see the body
             close(body)
             raise
-        if session.failure is None and (session._data is None or session._given is None):
-            return body
         return finished(body, session, environ)
 
     return wsgi_closure

@@ -81,13 +81,18 @@ def cookie_finder(name: str, *, verified: bool = False) -> Callable[[str], list[
         verified: The caller verifies values by a signature, so that control characters need no look.
     """
     mark = f"; {name}="
+    # One of these is in the field where another cookie of the name is; "name-1" is not one.
+    twins = (f"{name}=", f"{name} ", f"{name}\t")
+
+    def alone(behind: str) -> bool:
+        return twins[0] not in behind and twins[1] not in behind and twins[2] not in behind
 
     def find(header: str) -> list[str]:
         # What browsers send: the name right behind "; " and before "=", and no other like it anywhere.
         before, found, rest = f"; {header}".partition(mark)
         if found and name not in before:
             value, more, behind = rest.partition(";")
-            if (not more or name not in behind) and (verified or value.isprintable()):
+            if (not more or name not in behind or alone(behind)) and (verified or value.isprintable()):
                 return [value.strip(" \t")]
         return _all_named(header, name, verified) if name in header else []
 

@@ -606,6 +606,20 @@ def test_cuts_a_long_session(encrypt: bool) -> None:
     assert browser.cookies == {}
 
 
+def test_expires_the_chunks_it_was_sent_and_no_others() -> None:
+    """Whatever numbers a browser has left, and never a cookie that is only called like one."""
+    browser = Browser()
+    browser.get(put(long="x" * 4000))
+    browser.cookies |= {"session-5": "stale", "session-20": "other", "my-session-3": "other", "session-x": "other"}
+    before = dict(browser.cookies)
+    browser.get(put(long="y" * 4000))
+    expired = before.keys() - browser.cookies.keys()
+    browser.get(lambda session: session.clear())
+
+    assert expired == {"session-5"}
+    assert browser.cookies.keys() == {"session-20", "my-session-3", "session-x"}
+
+
 def test_refuses_a_session_over_the_limit() -> None:
     """A clear error at the write, nothing cut off."""
     browser = Browser()
