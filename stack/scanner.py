@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import tomllib
 from bisect import bisect_right
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from lamella.stack.kernel.late import late_pattern
+from lamella.stack.kernel.records import Record
 
 __all__ = ["Path", "Place", "scan"]
 
@@ -19,7 +20,7 @@ __all__ = ["Path", "Place", "scan"]
 Path: TypeAlias = "tuple[str | int, ...]"
 
 
-class Place(NamedTuple):
+class Place(Record):
     """Where a key stands and where its value begins; lines and columns count from 1."""
 
     line: int

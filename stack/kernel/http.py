@@ -12,9 +12,9 @@ import time
 from calendar import timegm
 from ipaddress import IPv6Address
 from itertools import islice
-from typing import NamedTuple
 
 from .late import late_pattern
+from .records import Record
 
 __all__ = [
     "HOP_BY_HOP",
@@ -179,7 +179,7 @@ def parse_parameters(text: str) -> tuple[str, dict[str, str]] | None:
     return pieces[0], parameters
 
 
-class Weighted(NamedTuple):
+class Weighted(Record):
     """One element of Accept, Accept-Encoding, Accept-Language."""
 
     #: The value in lower case.
@@ -340,7 +340,7 @@ def _century(year: int, now: float | None) -> int:
     return year - 100 if year > this_year + 50 else year
 
 
-class ETag(NamedTuple):
+class ETag(Record):
     """An entity-tag (section 8.8.3)."""
 
     #: What stands between the quotes.
@@ -380,7 +380,7 @@ def etag_matches(tags: list[ETag] | None, current: ETag | None, *, weak: bool) -
     return not current.weak and any(tag.opaque == current.opaque and not tag.weak for tag in tags)
 
 
-class HostPort(NamedTuple):
+class HostPort(Record):
     """A host in lower case, and its port where one was written."""
 
     host: str
@@ -433,7 +433,7 @@ def _is_bad_ipv4(host: str) -> bool:
     return any(not x.isdigit() or len(x) > 3 or int(x) > 255 or (len(x) > 1 and x[0] == "0") for x in labels)
 
 
-class Origin(NamedTuple):
+class Origin(Record):
     """A tuple origin (HTML standard, "origin"): scheme, host, port, the default port filled in."""
 
     scheme: str

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 from .errors import MissingLayerError
+from .records import Record
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
@@ -117,7 +118,7 @@ def record(environ: WSGIEnvironment) -> dict[str, Any]:
     return kept
 
 
-class Client(NamedTuple):
+class Client(Record):
     """Who asks and what they asked for, as the trusted proxies tell it."""
 
     #: ``http`` or ``https``.
@@ -128,7 +129,7 @@ class Client(NamedTuple):
     address: str
 
 
-class Identity(NamedTuple):
+class Identity(Record):
     """Who is asking, established by an auth layer."""
 
     #: Unique name of the user; also ``REMOTE_USER``.
@@ -144,7 +145,7 @@ class Identity(NamedTuple):
         return f"Identity(user={self.user!r}, scheme={self.scheme!r}, roles={sorted(self.roles)!r})"
 
 
-class Route(NamedTuple):
+class Route(Record):
     """The route that matched."""
 
     #: The rule as written, such as ``/notes/<int:id>``.
@@ -155,7 +156,7 @@ class Route(NamedTuple):
     parameters: Mapping[str, Any]
 
 
-class Trace(NamedTuple):
+class Trace(Record):
     """Where the request is in a distributed trace (W3C Trace Context, level 1)."""
 
     #: 32 hexadecimal digits: the whole trace.

@@ -6,7 +6,9 @@ Nothing is imported here: an app of a framework brings the framework's modules w
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from .records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Fault", "fault_of_mount", "innermost", "is_a", "patched_modules"]
 
 
-class Fault(NamedTuple):
+class Fault(Record):
     """Why an app cannot work under its prefix.
 
     Args:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from .records import Record
 
 __all__ = ["Inside", "OrderRule", "Outside"]
 
 
-class Inside(NamedTuple):
+class Inside(Record):
     """This layer belongs inside *layer*, wherever both are in one stack.
 
     Written as ``Inside("errors", "L103", "…")`` in the ``order`` of a layer's class.
@@ -21,7 +21,7 @@ class Inside(NamedTuple):
     why: str = ""
 
 
-class Outside(NamedTuple):
+class Outside(Record):
     """This layer belongs outside *layer*, wherever both are in one stack."""
 
     #: Short name of the other layer.
