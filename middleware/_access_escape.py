@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from json.encoder import encode_basestring_ascii
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 from urllib.parse import quote
 
+from lamella.stack.kernel.records import Record
 from lamella.stack.kernel.redact import REDACTED, redact_query, redact_url
 
 __all__ = [
@@ -64,7 +65,7 @@ class Memo(dict[str, str]):
         return remember(self, text, self._escape(text))
 
 
-class Hiding(NamedTuple):
+class Hiding(Record):
     """Queries and addresses as they may be shown: the values of secret parameters hidden."""
 
     query: Escape

@@ -13,8 +13,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from operator import itemgetter
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias, cast
+from typing import Any, Final, Protocol, TypeAlias, cast
 
+from lamella.stack.kernel.records import Record
 from lamella.stack.kernel.redact import is_secret
 
 from ._access_escape import (
@@ -258,7 +259,7 @@ def _known(number: int) -> list[dict[str, str]]:
     return [{} for _ in range(number)]
 
 
-class _Escapes(NamedTuple):
+class _Escapes(Record):
     """The memos of a structured format: each field as it stands in the line, *absent* where it is empty."""
 
     text: Memo

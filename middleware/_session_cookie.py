@@ -13,10 +13,11 @@ import os
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from lamella.stack.kernel.cookies import MAX_LINE, CookieFormat, cookie_finder
 from lamella.stack.kernel.errors import import_extra
+from lamella.stack.kernel.records import Record
 from lamella.stack.kernel.signing import (
     decode_base64url,
     derive_key,
@@ -69,7 +70,7 @@ class Lifetime:
         return end if self.absolute is None else min(end, created + self.absolute)
 
 
-class Sealing(NamedTuple):
+class Sealing(Record):
     """Protects a content, and opens what it protected."""
 
     #: Content to cookie value.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from os import urandom
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from lamella.stack.kernel.conditional import evaluate, if_range_holds, parse_ranges
 from lamella.stack.kernel.http import accepted_codings
+from lamella.stack.kernel.records import Record
 from lamella.stack.kernel.response import Headers, answer, remove_headers
 
 from ._static_files import BLOCK, SMALL, FileEntry, FileSegments, Loader, Representation, multipart
@@ -36,7 +37,7 @@ _ALLOW = [("Allow", "GET, HEAD"), ("X-Content-Type-Options", "nosniff")]
 _MOST_ORDERS = 512
 
 
-class Sendfile(NamedTuple):
+class Sendfile(Record):
     """How a front server is told to send a file itself."""
 
     #: ``X-Accel-Redirect`` or ``X-Sendfile``.

@@ -7,10 +7,10 @@ import io
 import os
 import time
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from lamella.stack.kernel.conditional import not_modified_headers
 from lamella.stack.kernel.http import ETag, format_date
+from lamella.stack.kernel.records import Record
 from lamella.stack.kernel.response import Headers, add_vary, set_header
 
 from ._static_lookup import open_again, open_beneath
@@ -141,7 +141,7 @@ def folder_signature_of(folder: str) -> tuple[int, int]:
     return found.st_mtime_ns, found.st_ino
 
 
-class Loader(NamedTuple):
+class Loader(Record):
     """Reads files into entries, by the options of one layer."""
 
     #: ``none``, ``inside`` or ``all``.

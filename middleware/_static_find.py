@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+
+from lamella.stack.kernel.records import Record
 
 from ._static_files import FileEntry, Loader
 from ._static_lookup import Roots, is_hidden, open_beneath, scan
@@ -11,13 +12,13 @@ from ._static_lookup import Roots, is_hidden, open_beneath, scan
 __all__ = ["Finder", "Listing", "Redirect", "Target"]
 
 
-class Redirect(NamedTuple):
+class Redirect(Record):
     """The path under which the file is known."""
 
     relative: str
 
 
-class Listing(NamedTuple):
+class Listing(Record):
     """A folder to be listed."""
 
     relative: str

@@ -10,10 +10,11 @@ import os
 import stat
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote
 
 from lamella.stack.kernel.http import accepts, format_date
+from lamella.stack.kernel.records import Record
 from lamella.stack.kernel.response import answer
 
 from ._static_lookup import is_hidden, open_beneath
@@ -32,7 +33,7 @@ _STYLE = (
 _COLUMNS = {"name": "Name", "size": "Size", "modified": "Modified"}
 
 
-class Item(NamedTuple):
+class Item(Record):
     """One line of a listing."""
 
     name: str

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, cast
+from typing import cast
 
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.http import HOP_BY_HOP
 from lamella.stack.kernel.late import late_pattern
 from lamella.stack.kernel.options import regex
+from lamella.stack.kernel.records import Record
 from lamella.stack.kernel.response import Headers, check_header, set_header
 
 from ._static_types import type_of
@@ -35,7 +36,7 @@ _OWN = HOP_BY_HOP | {
 }
 
 
-class Rules(NamedTuple):
+class Rules(Record):
     """What decides the fields of a file, besides its size and dates."""
 
     types: Mapping[str, str]
