@@ -1,8 +1,9 @@
 """Measure lamella beside its peers: ``make bench``, or ``python bench/run.py --help``.
 
 Sets up ``.venv-bench`` on its first run (and again when ``requirements.txt`` changes), and goes on in
-there; for each other interpreter that it finds, ``.venv-bench-3.12`` and so on. Prints a table for each group; ``--write-docs`` writes them, as tables, as JSON and as a chart, to
-``docs/performance.md``, ``docs/performance.json`` and ``docs/performance.svg``.
+there; for each other interpreter that it finds, ``.venv-bench-3.12`` and so on. Prints a table for each
+group; ``--write-docs`` writes them, as tables, as JSON and as a chart, to ``docs/performance.md``,
+``docs/performance.json`` and ``docs/performance.svg``.
 """
 
 from __future__ import annotations

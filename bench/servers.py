@@ -51,8 +51,9 @@ def uwsgi(module: str, port: int) -> list[str] | None:
     program = str(beside) if beside.exists() else shutil.which("uwsgi")
     if program is None:
         return None
-    return [program, "--http11-socket", f"127.0.0.1:{port}", "--processes", "1", "--need-app", "--lazy-apps", "--master",
-            "--die-on-term", "--disable-logging", "--virtualenv", sys.prefix, "--module", module]  # fmt: skip
+    return [program, "--http11-socket", f"127.0.0.1:{port}", "--processes", "1", "--need-app", "--lazy-apps",
+            "--master", "--die-on-term", "--disable-logging", "--virtualenv", sys.prefix,
+            "--module", module]  # fmt: skip
 
 
 def nginx(folder: Path, port: int) -> list[str] | None:
