@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import webob.exc
-
 from lamella.stack.kernel.errors import BadRequestError
 from lamella.stack.kernel.response import hook_close
 
 from .hooks import Ending, Scope, call_after, call_before, call_teardown, find_handler, http_error
+from .http_exceptions import is_http_exception
 from .responses import respond
 
 if TYPE_CHECKING:
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
     from .views import View
 
 __all__ = ["handle", "run"]
-
-# WebOb has no annotations.
-_exc: Any = webob.exc
 
 
 def run(
@@ -67,7 +63,9 @@ def handle(scopes: tuple[Scope, ...], request: Request, error: Exception) -> Any
         if handler is not None:
             try:
                 return handler(request, error if not isinstance(error, BadRequestError) else answer)
-            except _exc.WSGIHTTPException as raised:
+            except Exception as raised:
+                if not is_http_exception(raised):
+                    raise
                 return raised
     if answer is not None:
         return answer

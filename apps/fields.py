@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from lamella.stack.kernel.errors import LamellaError
 from lamella.stack.kernel.http import HOP_BY_HOP, is_field_value, is_token
+from lamella.stack.kernel.late import late_pattern
 from lamella.stack.kernel.response import Headers
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ __all__ = [
 
 #: Status lines by code.
 STATUSES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
-_STATUS = re.compile(r"[2-5][0-9]{2} [\x20-\x7e]*")
+_LINES = frozenset(line for line in STATUSES.values() if line[0] != "1")
+_STATUS = late_pattern(r"[2-5][0-9]{2} [\x20-\x7e]*")
 # Most (name, value) pairs to remember as checked; an app has a few dozen that recur.
 _MOST_KNOWN = 1024
 #: The pairs that were found good, so that a response that has only these needs no check.
@@ -56,7 +57,7 @@ def status_line(status: Any, view: str) -> str:
 
 
 def check_status(status: str, view: str) -> None:
-    if _STATUS.fullmatch(status) is None:
+    if status not in _LINES and _STATUS.fullmatch(status) is None:
         raise ResponseError(f"the view {view} returned the status {status!r}; expected such as '200 OK'")
 
 

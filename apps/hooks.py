@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import webob.exc
-
 from lamella.stack.kernel.errors import BadRequestError
 from lamella.stack.kernel.response import Headers, close, edit_headers
 
 from .fields import ResponseError
+from .http_exceptions import http_exceptions, is_http_exception
 from .responses import Response, to_response
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["Ending", "Scope", "call_after", "call_before", "call_teardown", "find_handler", "http_error"]
 
 View: TypeAlias = Callable[..., Any]
-# WebOb has no annotations.
-_exc: Any = webob.exc
 
 
 class Scope:
@@ -136,10 +133,11 @@ class Ending:
 
 def http_error(error: BaseException) -> Any | None:
     """Return the answer that *error* is by itself, or None."""
-    if isinstance(error, _exc.WSGIHTTPException):
+    if is_http_exception(error):
         return error
     if isinstance(error, BadRequestError):
-        kind = _exc.status_map.get(int(error.status[:3]), _exc.HTTPBadRequest)
+        exc = http_exceptions()
+        kind = exc.status_map.get(int(error.status[:3]), exc.HTTPBadRequest)
         answer = kind(error.reason)
         answer.__cause__ = error
         return answer

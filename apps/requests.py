@@ -18,6 +18,7 @@ from webob.multidict import GetDict, MultiDict, NestedMultiDict, NoVars
 
 from lamella.stack.kernel.errors import BadRequestError, LamellaError
 from lamella.stack.kernel.keys import ROUTE
+from lamella.stack.kernel.late import late_pattern
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
@@ -251,8 +252,8 @@ _guard_all()
 
 
 # What a file system, a shell or a header could take for more than a name; Windows' rules on every system.
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f/\\:*?\"<>|]+")
-_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?:\..*)?", re.IGNORECASE)
+_UNSAFE = late_pattern(r"[\x00-\x1f\x7f-\x9f/\\:*?\"<>|]+")
+_DEVICE = late_pattern(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?:\..*)?", re.IGNORECASE)
 
 
 def safe_filename(name: str, default: str = "file") -> str:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import webob
-import webob.exc
 
 from lamella.stack.kernel.response import Headers, close, has_body
 
 from .fields import ResponseError, check_headers, check_status, checking, header_list, known_fields, status_line
+from .http_exceptions import http_exceptions, is_http_exception
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -19,7 +19,6 @@ __all__ = ["Response", "abort", "respond", "to_response"]
 
 # WebOb has no annotations.
 _Webob: Any = webob.Response
-_exc: Any = webob.exc
 _Request: Any = webob.Request
 
 _HTML = ("Content-Type", "text/html; charset=utf-8")
@@ -90,7 +89,7 @@ def respond(
 
 def _respond(result: Any, environ: WSGIEnvironment, start_response: StartResponse, view: str) -> Iterable[bytes]:
     """Send all but the two most frequent kinds."""
-    if isinstance(result, _exc.WSGIHTTPException):
+    if is_http_exception(result):
         result = _render_exception(result, environ)
     if isinstance(result, _Webob):
         return _respond_webob(result, environ, start_response, view)
@@ -277,7 +276,7 @@ def _render_exception(error: Any, environ: WSGIEnvironment) -> Any:
 
 def to_response(result: Any, environ: WSGIEnvironment, view: str) -> Any | None:
     """Return what a view returned as a WebOb response, for hooks; None for another WSGI application."""
-    if isinstance(result, _exc.WSGIHTTPException):
+    if is_http_exception(result):
         result = _render_exception(result, environ)
     if isinstance(result, _Webob):
         return result
@@ -310,7 +309,7 @@ def abort(status: int, detail: str | None = None, headers: Mapping[str, str] | N
     Raises:
         ValueError: No such status.
     """
-    kind = _exc.status_map.get(status)
+    kind = http_exceptions().status_map.get(status)
     if kind is None or not 300 <= status <= 599:
         raise ValueError(f"no error status: {status}")
     error = kind(detail)

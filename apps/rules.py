@@ -86,8 +86,11 @@ class Rule:
             if scope.before or scope.after or scope.teardown:
                 self.has_hooks = True
         self.names = names = compiled.names if host_pattern is None else host_pattern.names + compiled.names
-        self.takes, first = parameters_of(view)
-        self.positional = len(names) if not defaults and (not names or names == (first,)) else -1
+        self.takes: tuple[str, ...] | None = None
+        self.positional = 0
+        if names or defaults:
+            self.takes, first = parameters_of(view)
+            self.positional = 1 if names == (first,) and not defaults else -1
 
     @property
     def name(self) -> str:

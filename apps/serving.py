@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import webob.exc
-
 from lamella.stack.kernel.errors import BadRequestError
 from lamella.stack.kernel.http import is_token
 from lamella.stack.kernel.keys import RECORD, ROUTE, Route
@@ -15,6 +13,7 @@ from lamella.stack.kernel.paths import AmbiguousPathError, canonical_path
 from lamella.stack.kernel.response import Headers, refuse
 
 from .calls import handle, run
+from .http_exceptions import http_exceptions
 from .redirects import encode_location
 from .requests import Request
 from .responses import respond
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
     from .views import View
 
 __all__ = ["Serving"]
-
-# WebOb has no annotations.
-_exc: Any = webob.exc
 
 _ROUTE = ROUTE.name
 _NOT_FOUND: Headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", "14")]
@@ -216,7 +212,7 @@ class Serving:
             if self._scope.is_empty:
                 start_response("404 Not Found", [*_NOT_FOUND])
                 return [b"404 Not Found\n"] if method != "HEAD" else [b""]
-            error = _exc.HTTPNotFound()
+            error = http_exceptions().HTTPNotFound()
         else:
             if method == "OPTIONS":
                 options = (None, "204 No Content", {"Allow": allow})
@@ -224,7 +220,7 @@ class Serving:
             if self._scope.is_empty:
                 start_response("405 Method Not Allowed", [("Allow", allow), *_NOT_ALLOWED])
                 return [b"405 Method Not Allowed\n"] if method != "HEAD" else [b""]
-            error = _exc.HTTPMethodNotAllowed(headers=[("Allow", allow)])
+            error = http_exceptions().HTTPMethodNotAllowed(headers=[("Allow", allow)])
 
         def fail(request: Request) -> None:
             raise error

@@ -118,7 +118,8 @@ class Tree:
         segments = rule.compiled.segments or _SLASH
         node, at = self.root, 0
         while at < len(segments):
-            self._settle(node)
+            if node.waiting is not None:
+                self._settle(node)
             child = _child(node, segments, at)
             if child is None:
                 if is_literal:

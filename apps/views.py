@@ -78,11 +78,11 @@ def parameters_of(view: Any) -> tuple[tuple[str, ...] | None, str]:
     if type(code) is not CodeType:
         return None, ""
     skip = 2 if type(view) is MethodType else 1  # the request, and self of a bound method
-    names, count = code.co_varnames, code.co_argcount
+    names, count, unnamed = code.co_varnames, code.co_argcount, code.co_posonlyargcount
     first = names[skip] if count > skip else ""
     if code.co_flags & _CO_VARKEYWORDS:
         return None, first
-    return names[max(skip, code.co_posonlyargcount) : count + code.co_kwonlyargcount], first
+    return names[unnamed if unnamed > skip else skip : count + code.co_kwonlyargcount], first
 
 
 def check_parameters(rule: Rule) -> None:
