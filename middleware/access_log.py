@@ -17,7 +17,6 @@ Place it outside everything that can answer, inside ``request_id`` and ``proxy``
 
 from __future__ import annotations
 
-import logging
 import random
 import re
 import time
@@ -45,6 +44,7 @@ from lamella.stack.kernel.paths import AmbiguousPathError, canonical_path
 from lamella.stack.kernel.redact import REDACTED, secret_names
 
 if TYPE_CHECKING:
+    import logging
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 __all__ = ["AccessLogMiddleware"]
@@ -288,6 +288,8 @@ def _header_readers(names: Iterable[str], hides: Callable[[str], bool]) -> tuple
 
 def _log_to(logger: str | logging.Logger) -> Write:
     """Return the function that hands a line to *logger*."""
+    import logging  # takes as long as the rest of the layer, and no file or stream needs it
+
     if isinstance(logger, str):
         logger = logging.getLogger(one_line("logger", logger, "the name of a logger"))
     if not isinstance(logger, (logging.Logger, logging.LoggerAdapter)):

@@ -12,6 +12,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Annotated, Any, get_args, get_origin
 
 from lamella.stack.kernel.late import late_pattern
@@ -202,13 +203,15 @@ def _inspected(factory: Any, leading: int) -> Signature:
 
 
 class _Names(dict[str, Any]):
-    """Globals of a module, in which a name imported for type checkers only means ``Any``."""
+    """Globals of a module; of what is imported for type checkers only, modules of the standard library are found.
+
+    Any other name that is not there means ``Any``.
+    """
 
     def __missing__(self, name: str) -> Any:
-        try:
+        if hasattr(builtins, name):
             return getattr(builtins, name)
-        except AttributeError:
-            return Any
+        return import_module(name) if name in sys.stdlib_module_names else Any
 
 
 def _resolve(hint: Any, namespace: Mapping[str, Any]) -> Any:
