@@ -383,7 +383,35 @@ OWN: dict[str, Build] = {
     "context": _other("context", "ContextMiddleware"),
 }
 
-_BUSY = ("access_log", "basic_auth", "cors, actual", "cors, preflight", "dispatch", "session, read", "session, write")
+
+def _no_mount(folder: Path) -> Subject:
+    from lamella.middleware.dispatch import DispatchMiddleware
+
+    app = DispatchMiddleware(bare, mounts={"/app": _mount})
+    scene.expect(scene.ask(app, scene.environ("/app/who")).body == b"/app", "no mount")
+    return Subject(app, scene.environ("/page"))
+
+
+#: Requests that each layer lets through as they are.
+IDLE: dict[str, Build] = {
+    "cors, no origin": OWN["cors, no origin"],
+    "static, miss": _static_miss,
+    "dispatch, no mount": _no_mount,
+    "basic_auth, not required": _other(
+        "basic_auth", "BasicAuthMiddleware", users={scene.USER: scene.PASSWORD_HASH}, required=False
+    ),
+    "errors": OWN["errors"],
+    "hosts": OWN["hosts"],
+    "https": OWN["https"],
+    "proxy, not trusted": OWN["proxy, not trusted"],
+    "csrf, GET": OWN["csrf, GET"],
+    "compress, not accepted": OWN["compress, not accepted"],
+    "conditional, POST": _other("conditional", "ConditionalMiddleware", {"REQUEST_METHOD": "POST"}),
+    "body_limit, GET": OWN["body_limit, GET"],
+    "health, other path": OWN["health, other path"],
+}
+#: And those that do something at every request: check it, name it, add a header, hash the answer.
+ALWAYS = ("session, untouched", "edge", "request_id", "security_headers", "context", "conditional, plain GET")
 _NOTE = "The times include the bare application."
 GROUPS = [
     Group("bare", "Bare application", {"bare": {"hello": _bare}}, "bare"),
@@ -464,7 +492,13 @@ GROUPS = [
     Group(
         "idle",
         "Layers that have nothing to do",
-        {"bare": {"hello": _bare}, **{name: {"hello": OWN[name]} for name in OWN if name not in _BUSY}},
+        {"bare": {"hello": _bare}, **{name: {"hello": build} for name, build in IDLE.items()}},
+        "bare",
+    ),
+    Group(
+        "always",
+        "Layers that do something at every request",
+        {"bare": {"hello": _bare}, **{name: {"hello": OWN[name]} for name in ALWAYS}},
         "bare",
     ),
 ]  # fmt: skip
