@@ -3,21 +3,65 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from threading import Lock
-from typing import Final
+from typing import Final, TypeVar
 
-__all__ = ["GENERATORS", "snowflake", "uuid4", "uuid7"]
+__all__ = ["GENERATORS", "pooled", "snowflake", "uuid4", "uuid7"]
+
+T = TypeVar("T")
+# How many are made together, in a twentieth of a millisecond; of 64, each costs twice as much.
+_POOL: Final = 256
+# A UUID of version 4: x is any digit; y begins with the bits of the variant, 1 and 0.
+_FORM: Final = b"xxxxxxxx-xxxx-4xxx-yxxx-xxxxxxxxxxxx "
+_PLACES: Final = tuple(place for place, letter in enumerate(_FORM) if letter == ord("x"))
+_VARIANT: Final = bytes.maketrans(b"0123456789abcdef", b"89ab" * 4)
 
 # Twitter's epoch in milliseconds: tools that take a snowflake apart expect it.
 _EPOCH: Final = 1288834974657
 
 
-def uuid4() -> str:
-    """Return a random UUID (RFC 9562 section 5.4); like ``str(uuid.uuid4())``, in a third of its time."""
-    number = int.from_bytes(os.urandom(16), "big")
-    return _uuid(number & ~(0xF << 76) & ~(0x3 << 62) | 0x4 << 76 | 0x2 << 62)
+def pooled(make: Callable[[int], list[T]]) -> Callable[[], T]:
+    """Return what hands out, one by one, what *make* makes many of.
+
+    One system call for random bytes costs as much as the rest of the layer. A pool is never shared with a forked
+    process: it begins with an empty one. uWSGI forks without telling Python, so that there nothing is pooled.
+    Taking one and adding many are atomic for threads and greenlets.
+
+    Args:
+        make: Returns a list of as many as it is asked for.
+    """
+    pool: list[T] = []
+    pop = pool.pop
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=pool.clear)
+
+    def take() -> T:
+        try:
+            return pop()
+        except IndexError:
+            made = make(1 if "uwsgi" in sys.modules else _POOL)
+            mine = made.pop()
+            pool.extend(made)
+            return mine
+
+    return take
+
+
+def _uuids(count: int) -> list[str]:
+    """Return *count* random UUIDs (RFC 9562 section 5.4): the digits of all of them are put in place together."""
+    digits = os.urandom(16 * count).hex().encode()
+    text = bytearray(_FORM * count)
+    for number, place in enumerate(_PLACES):
+        text[place :: len(_FORM)] = digits[number::32]
+    text[_FORM.index(b"y") :: len(_FORM)] = digits[31::32].translate(_VARIANT)
+    return text.decode().split()
+
+
+#: Returns a random UUID, like ``str(uuid.uuid4())``.
+uuid4: Final = pooled(_uuids)
 
 
 def _uuid(number: int) -> str:

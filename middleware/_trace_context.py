@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from itertools import repeat
 from typing import Final
 
 from lamella.stack.kernel.keys import Trace
+
+from ._identifiers import pooled
 
 __all__ = ["begin_trace", "continue_trace", "parse_tracestate"]
 
@@ -18,15 +21,22 @@ _KEY = re.compile(r"[a-z][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z]
 _VALUE = re.compile(r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]")
 # Section 3.3.1.1: at most 32 list-members.
 _MEMBERS: Final = 32
+_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 
 
-def begin_trace() -> Trace:
-    """Return a new trace; recording is for others to decide, so it is marked as sampled."""
-    octets = os.urandom(24).hex()
-    trace_id, span_id = octets[:32], octets[32:]
-    if trace_id == "0" * 32 or span_id == "0" * 16:  # section 3.2.2.3: all zeros are invalid
-        return begin_trace()
-    return Trace(trace_id, span_id, "", True)
+def _traces(count: int) -> list[tuple[Trace, str]]:
+    trace_ids = os.urandom(16 * count).hex(" ", 16).split()
+    span_ids = os.urandom(8 * count).hex(" ", 8).split()
+    if _NO_TRACE in trace_ids or _NO_SPAN in span_ids:  # section 3.2.2.3: all zeros are invalid
+        return _traces(count)
+    fields = zip(trace_ids, span_ids, repeat(""), repeat(True))
+    traces = map(tuple.__new__, repeat(Trace), fields)  # as Trace._make does it, in a third of the time
+    headers = [f"00-{trace_id}-{span_id}-01" for trace_id, span_id in zip(trace_ids, span_ids, strict=True)]
+    return list(zip(traces, headers, strict=True))
+
+
+#: Returns a new trace and its header; recording is for others to decide, so it is marked as sampled.
+begin_trace: Final = pooled(_traces)
 
 
 def continue_trace(traceparent: str) -> Trace | None:
@@ -38,10 +48,10 @@ def continue_trace(traceparent: str) -> Trace | None:
     # Version ff is invalid; version 00 ends with its flags.
     if version == "ff" or (version == "00" and more is not None):
         return None
-    if trace_id == "0" * 32 or parent_id == "0" * 16:
+    if trace_id == _NO_TRACE or parent_id == _NO_SPAN:
         return None
     # Level 1 knows the flag "sampled" only; the others are to be set to zero.
-    return Trace(trace_id, begin_trace().span_id, parent_id, bool(int(flags, 16) & 1))
+    return Trace(trace_id, begin_trace()[0].span_id, parent_id, bool(int(flags, 16) & 1))
 
 
 def parse_tracestate(tracestate: str) -> str | None:

@@ -15,20 +15,21 @@ Place it outside ``access_log``, ``context`` and ``errors``, so that all know th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import TYPE_CHECKING, Any
 
 from lamella.middleware._identifiers import GENERATORS
 from lamella.middleware._trace_context import begin_trace, continue_trace, parse_tracestate
 from lamella.stack.kernel.environ import direct, header_key
 from lamella.stack.kernel.errors import ConfigError
-from lamella.stack.kernel.keys import REQUEST_ID, TRACE, Trace
+from lamella.stack.kernel.keys import RECORD, REQUEST_ID, TRACE
 from lamella.stack.kernel.options import Reference, flag, header_name, reference
 from lamella.stack.kernel.order import Outside
-from lamella.stack.kernel.response import edit_headers
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from lamella.stack.kernel.response import ExcInfo, Headers
 
 __all__ = ["RequestIdMiddleware"]
 
@@ -37,6 +38,7 @@ _WELL_FORMED = re.compile(r"[A-Za-z0-9._~+/=:-]{16,200}")
 # What a generator of the user's own may return: it goes into a header and into logs.
 _SENDABLE = re.compile(r"[\x21-\x7e]{1,200}")
 _TRACEPARENT, _TRACESTATE = "HTTP_TRACEPARENT", "HTTP_TRACESTATE"
+_MEMO_SIZE = 256
 _WHY = "it is to know the identifier"
 
 
@@ -81,31 +83,50 @@ class RequestIdMiddleware:
         if header.lower() in ("traceparent", "tracestate"):
             raise ConfigError("header", header, "a header of its own, not the trace's")
         generate, inner = _generator(generator), direct(app)
-        environ_key, lower, key, trace_key = header_key(header), header.lower(), REQUEST_ID.name, TRACE.name
+        environ_key, key, trace_key = header_key(header), REQUEST_ID.name, TRACE.name
+        others, is_ours = _name_test({header.lower(), "traceparent"} if trace_context else {header.lower()})
 
-        def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-            sent = {name: environ[name] for name in (environ_key, _TRACEPARENT, _TRACESTATE) if name in environ}
-            if sent:
-                environ.setdefault("lamella.request_id.original", sent)
-            request_id = environ.get(key)
+        def enter(environ: WSGIEnvironment) -> tuple[str, str | None]:
+            """Settle identifier and trace where the client or a layer outside has said something."""
+            _keep_original(environ, environ_key)
+            request_id = REQUEST_ID.get(environ)
             if request_id is None:
                 request_id = (_from_client(environ, environ_key) if trust_client else None) or generate()
                 REQUEST_ID.set(environ, request_id)
-            # An app that looks for the header itself finds the same identifier, and never a client's invention.
-            environ[environ_key] = request_id
-            fields, names = [(header, request_id)], {lower}
-            if trace_context:
-                trace = environ.get(trace_key)
-                if trace is None:
-                    trace = _enter_trace(environ, trust_client)
-                fields.append(("traceparent", trace.traceparent))
-                names.add("traceparent")
+            environ[environ_key] = request_id  # never a client's invention
+            return request_id, _enter_trace(environ, trust_client) if trace_context else None
 
-            def edit(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-                kept = [field for field in headers if field[0].lower() not in names]
-                return kept + fields
+        def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            traceparent = None
+            if (
+                environ_key in environ
+                or key in environ
+                or _TRACEPARENT in environ
+                or _TRACESTATE in environ
+                or trace_key in environ
+                or RECORD in environ
+            ):
+                request_id, traceparent = enter(environ)
+            else:
+                # Nobody has said anything yet. An app that looks for the headers itself finds the same.
+                request_id = environ[key] = environ[environ_key] = generate()
+                if trace_context:
+                    environ[trace_key], traceparent = begin_trace()
+                    environ[_TRACEPARENT] = traceparent
+            fields = [(header, request_id)]
+            if traceparent is not None:
+                fields.append(("traceparent", traceparent))
 
-            return inner(environ, edit_headers(start_response, edit))
+            def start(status: str, headers: Headers, exc_info: ExcInfo = None, /) -> Callable[[bytes], object]:
+                for name, _ in headers:
+                    if name not in others and is_ours(name):
+                        headers = [field for field in headers if not is_ours(field[0])]
+                        break
+                if exc_info is None:
+                    return start_response(status, headers + fields)
+                return start_response(status, headers + fields, exc_info)
+
+            return inner(environ, start)
 
         self.wsgi_closure = wsgi_closure
 
@@ -139,17 +160,40 @@ def _from_client(environ: WSGIEnvironment, key: str) -> str | None:
     return sent if _WELL_FORMED.fullmatch(sent) else None
 
 
-def _enter_trace(environ: WSGIEnvironment, trusted: bool) -> Trace:
-    """Continue the caller's trace or begin one, and let the app inside see it in its headers."""
+def _enter_trace(environ: WSGIEnvironment, trusted: bool) -> str:
+    """Continue the caller's trace or begin one, let the app inside see it in its headers, and return the header."""
+    trace = TRACE.get(environ)
+    if trace is not None:
+        return trace.traceparent
     trace = continue_trace(environ.get(_TRACEPARENT, "")) if trusted else None
     # W3C Trace Context section 4.3: with a new trace-id, or an invalid traceparent, the tracestate is dropped.
     state = parse_tracestate(environ.get(_TRACESTATE, "")) if trace is not None else None
     if trace is None:
-        trace = begin_trace()
+        trace, _ = begin_trace()
     TRACE.set(environ, trace)
     environ[_TRACEPARENT] = trace.traceparent
     if state is not None:
         environ[_TRACESTATE] = state
     elif _TRACESTATE in environ:
         del environ[_TRACESTATE]
-    return trace
+    return trace.traceparent
+
+
+def _keep_original(environ: WSGIEnvironment, environ_key: str) -> None:
+    """Keep what the client sent."""
+    sent = {name: environ[name] for name in (environ_key, _TRACEPARENT, _TRACESTATE) if name in environ}
+    if sent:
+        environ.setdefault("lamella.request_id.original", sent)
+
+
+def _name_test(ours: Set[str]) -> tuple[Set[str], Callable[[str], bool]]:
+    """Return names of headers that are known to be none of *ours*, and what looks closer."""
+    others: set[str] = set()
+
+    def is_ours(name: str) -> bool:
+        found = name.lower() in ours
+        if not found and len(others) < _MEMO_SIZE:
+            others.add(name)
+        return found
+
+    return others, is_ours

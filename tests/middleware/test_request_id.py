@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import threading
 import time
+import types
 import uuid
 from typing import Any
 from wsgiref.types import WSGIApplication
 
 import pytest
 
-from lamella.middleware._identifiers import snowflake, uuid4, uuid7
-from lamella.middleware._trace_context import continue_trace, parse_tracestate
+from lamella.middleware._identifiers import pooled, snowflake, uuid4, uuid7
+from lamella.middleware._trace_context import begin_trace, continue_trace, parse_tracestate
 from lamella.middleware.request_id import RequestIdMiddleware
 from lamella.stack.kernel.errors import ConfigError
-from lamella.stack.kernel.keys import REQUEST_ID, TRACE
+from lamella.stack.kernel.keys import REQUEST_ID, TRACE, record
 from lamella.stack.testing import RecordingApp, call, environ, lint
 
 GENERATED = "generated-identifier"
+#: Where the packages are found, for a process of its own.
+PATH = os.pathsep.join(path for path in sys.path if path)
 SENT = "9b1deb4d-3b7d-4bad-9bdd-2b0d7b3dcb6d"
 
 
@@ -116,6 +121,33 @@ def test_no_hostile_header_gets_through(corpus: Any) -> None:
         assert "HTTP_TRACESTATE" not in app.environ
 
 
+def test_tells_a_layer_outside_that_keeps_a_record() -> None:
+    """A log outside knows identifier and trace, though the app may clear the environ."""
+    request = environ("GET", "/")
+    kept = record(request)
+
+    response = call(RequestIdMiddleware(RecordingApp()), request)
+
+    assert kept[REQUEST_ID.name] == response.header("X-Request-ID")
+    assert kept[TRACE.name].traceparent == response.header("traceparent")
+
+
+@pytest.mark.parametrize("trust", [False, True])
+@pytest.mark.parametrize("sent", ["X_REQUEST_ID", "TRACEPARENT", "TRACESTATE"])
+def test_one_header_sent_makes_nothing_else_stale(trust: bool, sent: str) -> None:
+    """Identifier and trace are there, alike inside and on the answer, whichever of the headers a client sends alone."""
+    app = RecordingApp()
+    value = {"X_REQUEST_ID": SENT, "TRACEPARENT": PARENT, "TRACESTATE": "a=b"}[sent]
+
+    response = call(lint(RequestIdMiddleware(app, trust_client=trust)), {**environ("GET", "/"), f"HTTP_{sent}": value})
+
+    assert response.header("X-Request-ID") == REQUEST_ID.get(app.environ) == app.environ["HTTP_X_REQUEST_ID"]
+    assert response.header("traceparent") == TRACE.require(app.environ).traceparent == app.environ["HTTP_TRACEPARENT"]
+    assert (response.header("X-Request-ID") == SENT) == (trust and sent == "X_REQUEST_ID")
+    assert (PARENT[3:35] in str(response.header("traceparent"))) == (trust and sent == "TRACEPARENT")
+    assert "HTTP_TRACESTATE" not in app.environ
+
+
 # --- generators -----------------------------------------------------------------------------------
 
 
@@ -152,7 +184,7 @@ def test_the_time_is_in_the_identifier() -> None:
     assert len(snowflake(time.time)()) == 19
 
 
-@pytest.mark.parametrize("generate", [uuid4, uuid7(), snowflake()])
+@pytest.mark.parametrize("generate", [uuid4, uuid7(), snowflake(), lambda: begin_trace()[1]])
 def test_threads_never_get_the_same_identifier(generate: Any) -> None:
     """Four threads, two thousand each."""
     made: list[str] = []
@@ -183,6 +215,72 @@ def test_a_forked_worker_draws_its_own_number() -> None:
         os.close(writer)
 
     assert others != {mine}
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("generate", [uuid4, lambda: begin_trace()[1]])
+def test_a_forked_worker_shares_no_pool(generate: Any) -> None:
+    """Identifiers are made many at a time; what is left of them in the parent is never handed out by a child."""
+    made = {generate()}
+    for _ in range(3):
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:  # pragma: no cover  (measured in the parent only)
+            os.write(writer, "\n".join(generate() for _ in range(20)).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        made.update(os.read(reader, 4096).decode().split("\n"))
+        os.close(reader)
+        os.close(writer)
+    made.update(generate() for _ in range(300))
+
+    assert len(made) == 1 + 3 * 20 + 300
+
+
+def test_nothing_is_pooled_under_uwsgi(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It forks without telling Python, so that every worker would begin with the same identifiers."""
+    asked: list[int] = []
+
+    def make(count: int) -> list[int]:
+        asked.append(count)
+        return list(range(count))
+
+    take = pooled(make)
+    monkeypatch.setitem(sys.modules, "uwsgi", types.ModuleType("uwsgi"))
+    for _ in range(3):
+        take()
+    assert asked == [1, 1, 1]
+
+    monkeypatch.delitem(sys.modules, "uwsgi")
+    drawn = {take() for _ in range(200)}
+    assert asked[3:] == [256]
+    assert len(drawn) == 200
+
+
+def test_greenlets_never_get_the_same_identifier() -> None:
+    """Also where they give way to each other between any two of them."""
+    pytest.importorskip("gevent")
+    program = """
+from gevent import joinall, monkey, sleep, spawn
+monkey.patch_all()
+from lamella.middleware._identifiers import uuid4
+from lamella.middleware._trace_context import begin_trace
+made = []
+def work():
+    for _ in range(40):
+        made.append(uuid4()); sleep(0); made.append(begin_trace()[1]); sleep(0)
+joinall([spawn(work) for _ in range(25)])
+print(len(made), len(set(made)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": PATH},
+    )
+
+    assert done.stdout.split() == ["2000", "2000"]
 
 
 @pytest.mark.parametrize("made", ["a\r\nX-Evil: 1", "", "ü", "a b", 3, None])
