@@ -17,11 +17,12 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Iterable, Mapping
+from types import MethodType
 from typing import TYPE_CHECKING
 
 from lamella.stack.kernel.auth import (
     UNAUTHORIZED,
-    challenge,
+    challenging,
     establish,
     has_controls,
     is_user_name,
@@ -57,7 +58,7 @@ class BasicAuthMiddleware:
             try the same credentials on its own users.
         roles: The users of each role, for the rules of ``access``.
         cache: How long a right password is not hashed again; 0 for never. Kept is a digest
-            under a random key of the process. A changed password counts at once.
+            under a random key of the process. A changed password counts at once, under load within a second.
         allow_weak: Take Apache's ``$apr1$`` (MD5) and ``{SHA}`` hashes too.
 
     Raises:
@@ -98,7 +99,7 @@ class BasicAuthMiddleware:
             cache_seconds=duration("cache", cache),
         )
         inner, key, check, recall = direct(app), IDENTITY.name, known.check, known.recall
-        refusal = unauthorized_headers(challenge_text)
+        refusal, start = unauthorized_headers(challenge_text), challenging(challenge_text)
 
         def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             remove_identity_headers(environ)
@@ -111,12 +112,13 @@ class BasicAuthMiddleware:
                         del environ["HTTP_AUTHORIZATION"]
                 elif required:
                     return answer(environ, start_response, UNAUTHORIZED, b"Please sign in.\n", refusal)
-            return inner(environ, challenge(start_response, challenge_text))
+            return inner(environ, MethodType(start, start_response))
 
         self.wsgi_closure = wsgi_closure
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        return self.wsgi_closure(environ, start_response)
+        closure = self.wsgi_closure  # a call of an attribute costs more
+        return closure(environ, start_response)
 
 
 def _challenge(realm: str) -> str:

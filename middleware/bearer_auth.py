@@ -22,11 +22,12 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
+from types import MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lamella.stack.kernel.auth import (
     UNAUTHORIZED,
-    challenge,
+    challenging,
     establish,
     is_user_name,
     parse_authorization,
@@ -215,6 +216,7 @@ class BearerAuthMiddleware:
 
         inner, key = direct(app), IDENTITY.name
         plain = _challenge(realm)
+        start = challenging(plain)
 
         def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             remove_identity_headers(environ)
@@ -233,7 +235,7 @@ class BearerAuthMiddleware:
                     return answer(
                         environ, start_response, UNAUTHORIZED, b"A token is needed.\n", unauthorized_headers(plain)
                     )
-            return inner(environ, challenge(start_response, text))
+            return inner(environ, MethodType(start if text is plain else challenging(text), start_response))
 
         self.wsgi_closure = wsgi_closure
 

@@ -16,9 +16,10 @@ Place it inside ``session``, which it stands on, and outside ``access``. Not for
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MethodType
 from typing import TYPE_CHECKING
 
-from lamella.stack.kernel.auth import UNAUTHORIZED, challenge, establish, is_browser, realm_parameter
+from lamella.stack.kernel.auth import UNAUTHORIZED, challenging, establish, is_browser, realm_parameter
 from lamella.stack.kernel.environ import direct, remove_identity_headers
 from lamella.stack.kernel.errors import BadRequestError, ConfigError
 from lamella.stack.kernel.keys import IDENTITY, SESSION
@@ -127,7 +128,7 @@ class LoginMiddleware:
             raise ConfigError("logout_path", logout_path, "another path than that of the form")
         # No registered scheme fits a form; browsers leave one they do not know alone (RFC 9110 section 11.6.1).
         plain = f'Cookie realm={realm_parameter(realm)}, form-action="{encode_target(path)}"'
-        inner, identity_key = direct(app), IDENTITY.name
+        inner, identity_key, start = direct(app), IDENTITY.name, challenging(plain)
 
         def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             remove_identity_headers(environ)
@@ -152,7 +153,7 @@ class LoginMiddleware:
                 elif required:
                     headers = [("WWW-Authenticate", plain), ("Cache-Control", "no-store")]
                     return answer(environ, start_response, UNAUTHORIZED, b"Please sign in.\n", headers)
-            start_response = challenge(start_response, plain)
+            start_response = MethodType(start, start_response)
             if "html" not in environ.get("HTTP_ACCEPT", ""):
                 return inner(environ, start_response)
             asked = {name: environ[name] for name in _ASKED if name in environ}  # the app may spoil its environ

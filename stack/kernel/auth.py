@@ -6,7 +6,7 @@ What the auth layers share, so that each sets the same keys and challenges the s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .environ import prefers_html
 from .errors import ConfigError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "UNAUTHORIZED",
     "Credentials",
-    "challenger",
+    "challenging",
     "client_address",
     "establish",
     "has_controls",
@@ -121,31 +121,29 @@ def establish(environ: WSGIEnvironment, identity: Identity, layer: str) -> None:
     environ["AUTH_TYPE"] = scheme
 
 
-def challenger(value: str | Callable[[], str]) -> Callable[[StartResponse], StartResponse]:
-    """Return a function that wraps a ``start_response`` to add ``WWW-Authenticate`` to a 401 from inside.
+def challenging(value: str) -> Callable[..., Callable[[bytes], object]]:
+    """Return what adds ``WWW-Authenticate`` to a 401 from inside: bind it to a ``start_response``.
 
     A 401 must carry a challenge (RFC 9110 section 15.5.2); the app's own stay, each in its own field.
-
-    Args:
-        value: The challenge, or what makes it at the moment it is needed.
+    Bound as a method is, ``MethodType(start, start_response)``: a closure for each request would cost
+    half as much again.
     """
 
     def start(
         start_response: StartResponse, status: str, headers: Headers, exc_info: ExcInfo = None, /
     ) -> Callable[[bytes], object]:
-        if status != "200 OK" and status.startswith("401"):  # startswith() costs three times as much as the comparison
-            text = value if isinstance(value, str) else value()
-            if not any(field == text and name.lower() == "www-authenticate" for name, field in headers):
-                headers = [*headers, ("WWW-Authenticate", text)]
+        # The comparison costs a fifth of startswith().
+        if status != "200 OK" and status.startswith("401") and not _has_challenge(headers, value):
+            headers = [*headers, ("WWW-Authenticate", value)]
         if exc_info is None:
             return start_response(status, headers)
         return start_response(status, headers, exc_info)
 
-    def wrap(start_response: StartResponse) -> StartResponse:
-        # Bound as a method is: a closure for each request would cost half as much again.
-        return MethodType(start, start_response)
+    return start
 
-    return wrap
+
+def _has_challenge(headers: Headers, value: str) -> bool:
+    return any(field == value and name.lower() == "www-authenticate" for name, field in headers)
 
 
 def unauthorized_headers(value: str) -> Headers:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from os import PathLike, urandom
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from .auth import is_user_name, normalized
 from .errors import ConfigError
@@ -43,7 +43,7 @@ class Users:
         ConfigError: The file cannot be read, a hash is of no accepted kind, a name is none.
     """
 
-    __slots__ = ("_cache", "_callable", "_fields", "_load", "_roles", "_scheme")
+    __slots__ = ("_cache", "_callable", "_load", "_roles", "_scheme", "recall")
 
     def __init__(
         self,
@@ -58,30 +58,23 @@ class Users:
         self._scheme = scheme
         self._roles = _roles_by_user(roles)
         self._cache = _Recent(cache_seconds)
-        self._fields: OrderedDict[bytes, tuple[float, str, Identity]] = OrderedDict()
         self._callable: Callable[[str, str], object] | None = None
         self._load: Callable[[], Mapping[str, str]] = dict
+        #: Returns whom a whole header field proved to be asking a moment ago; None where :meth:`check` must tell.
+        #: Reading the credentials out of it anew would take seven of the eight microseconds.
+        self.recall: Callable[[str], Identity | None] = _nobody
         if isinstance(value, Mapping):
             table = _checked_table(option, value, allow_weak)
             self._load = lambda: table
+            self.recall = self._cache.recaller(table, None)
             return
         found = _resolve(option, value)
         if isinstance(found, Path):
-            self._load = HtpasswdFile(option, found, allow_weak).users
+            file = HtpasswdFile(option, found, allow_weak)
+            self._load = file.users
+            self.recall = self._cache.recaller({}, file.users_lately)
         else:
             self._callable = found
-
-    def recall(self, field: str) -> Identity | None:
-        """Return whom a whole header field proved to be asking a moment ago; None where :meth:`check` must tell.
-
-        Reading the credentials out of it anew would take seven of the eight microseconds. Kept is a
-        keyed digest; the user's hash is compared, so that a changed password counts at once.
-        """
-        found = self._fields.get(self._cache.digest(field.encode("utf-8", "surrogatepass"))) if self._fields else None
-        if found is None:
-            return None
-        until, hashed, identity = found
-        return identity if time.monotonic() < until and self._load().get(identity.user) == hashed else None
 
     def check(self, user: str, password: str, field: str = "") -> Identity | None:
         """Return the identity of *user*, or None where user or password is wrong.
@@ -92,7 +85,7 @@ class Users:
         Args:
             user: The name, as it was sent.
             password: As it was sent.
-            field: The header field that both were read from, for :meth:`recall`.
+            field: The header field that both were read from, for :attr:`recall`.
         """
         user = normalized(user)
         if not is_user_name(user):
@@ -112,16 +105,8 @@ class Users:
         identity = Identity(user, self._scheme, MappingProxyType({}), self._roles.get(user, frozenset()))
         until = self._cache.until(key)
         if field and until:
-            self._remember(field, (until, hashed, identity))
+            self._cache.remember(field, (until, users, hashed, identity))
         return identity
-
-    def _remember(self, field: str, entry: tuple[float, str, Identity]) -> None:
-        key = self._cache.digest(field.encode("utf-8", "surrogatepass"))
-        with self._cache.lock:
-            self._fields[key] = entry
-            self._fields.move_to_end(key)
-            while len(self._fields) > self._cache.limit:
-                self._fields.popitem(last=False)
 
     def roles(self, user: str) -> frozenset[str]:
         """Return the roles that the option ``roles`` gives *user*."""
@@ -210,18 +195,28 @@ _DECOY_KEY = urandom(32)
 _NOBODY = "$5$rounds=5000$nobodysnobodysno$" + "." * 43
 
 
+def _nobody(field: str) -> None:
+    """What remembers nothing."""
+
+
+#: Until when, in which users with which hash, and who it is.
+_Entry: TypeAlias = tuple[float, Mapping[str, str], str, Identity]
+
+
 class _Recent:
     """Passwords found right a moment ago, as keyed digests: bounded in number and time, worthless elsewhere."""
 
-    __slots__ = ("_empty", "_entries", "_seconds", "limit", "lock")
+    __slots__ = ("_empty", "_entries", "_fields", "_seconds", "limit", "lock")
 
     def __init__(self, seconds: float, limit: int = 1024) -> None:
         self._seconds = seconds
         self.limit = limit
         self.lock = threading.Lock()
-        # Copied for each digest: half the price of keying a new one.
-        self._empty = hashlib.blake2b(key=urandom(32), digest_size=32)
+        # Copied for each digest. The key is the beginning of the data: BLAKE2's own keys fill a block, which doubles
+        # the price, and it needs no HMAC, because nothing can be added behind what it has digested.
+        self._empty = hashlib.blake2b(urandom(32), digest_size=32)
         self._entries: OrderedDict[bytes, float] = OrderedDict()
+        self._fields: OrderedDict[bytes, _Entry] = OrderedDict()
 
     def key(self, user: str, password: str, hashed: str) -> bytes:
         """Bound to the stored hash too: a changed password is asked for at once."""
@@ -244,10 +239,48 @@ class _Recent:
         return until is not None and time.monotonic() < until
 
     def add(self, key: bytes) -> None:
-        if self._seconds <= 0:
-            return
+        if self._seconds > 0:
+            with self.lock:
+                _put(self._entries, key, time.monotonic() + self._seconds, self.limit)
+
+    def remember(self, field: str, entry: _Entry) -> None:
+        """Keep what a header field proved, as a digest."""
+        key = self.digest(field.encode("utf-8", "surrogatepass"))
         with self.lock:
-            self._entries[key] = time.monotonic() + self._seconds
-            self._entries.move_to_end(key)
-            while len(self._entries) > self.limit:
-                self._entries.popitem(last=False)
+            _put(self._fields, key, entry, self.limit)
+
+    def recaller(
+        self, table: Mapping[str, str], load: Callable[[], Mapping[str, str]] | None
+    ) -> Callable[[str], Identity | None]:
+        """Return what finds it again, while the user still has the same hash: in *table*, or in what *load* returns."""
+        copy, find = self._empty.copy, self._fields.get
+
+        def recall(field: str) -> Identity | None:
+            if not field:
+                return None
+            hashing = copy()
+            try:
+                hashing.update(field.encode())
+            except UnicodeEncodeError:  # no server's environ has lone surrogates
+                return None
+            found = find(hashing.digest())
+            if found is None:
+                return None
+            until, users, hashed, identity = found
+            now_users = table if load is None else load()
+            if time.monotonic() < until and (now_users is users or now_users.get(identity.user) == hashed):
+                return identity
+            return None
+
+        return recall
+
+
+_V = TypeVar("_V")
+
+
+def _put(kept: OrderedDict[bytes, _V], key: bytes, value: _V, limit: int) -> None:
+    """Add a value, and drop the oldest beyond *limit*."""
+    kept[key] = value
+    kept.move_to_end(key)
+    while len(kept) > limit:
+        kept.popitem(last=False)

@@ -399,6 +399,30 @@ def test_a_header_field_is_recalled_until_the_password_changes(tmp_path: Path) -
     assert users.recall("Basic one") is None
 
 
+def test_a_header_field_is_recalled_for_a_second_at_most_under_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy server looks at the file twenty times a second; a password itself is checked against the file as it is."""
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    path = tmp_path / "users"
+    path.write_text(f"alice:{cheap('one')}\n")
+    users = Users("users", path, scheme="basic", cache_seconds=60)
+    users.check("alice", "one", "Basic one")
+    for _ in range(20):
+        assert users.recall("Basic one") is not None
+    path.write_text(f"alice:{cheap('other')}\n")
+
+    assert users.recall("Basic one") is not None
+    now += 1
+    assert users.recall("Basic one") is None
+    for _ in range(40):
+        users.recall("Basic one")
+    path.write_text(f"alice:{cheap('third')}\n")
+    assert users.check("alice", "other", "Basic other") is None
+    assert users.check("alice", "third", "Basic third") is not None
+
+
 def test_a_header_field_is_not_recalled_for_longer_than_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends with the password's; without a cache, after a wrong password or behind a callable nothing is kept."""
     users = Users("users", {"alice": cheap("one")}, scheme="basic", cache_seconds=60)
@@ -424,7 +448,7 @@ def test_recalled_header_fields_are_bounded() -> None:
     for number in range(1100):
         users.check("alice", "one", f"Basic {number}")
 
-    assert len(users._fields) == 1024
-    assert all(len(key) == 32 for key in users._fields)
+    assert len(users._cache._fields) == 1024
+    assert all(len(key) == 32 for key in users._cache._fields)
     assert users.recall("Basic 0") is None
     assert users.recall("Basic 1099") is not None
