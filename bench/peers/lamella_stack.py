@@ -23,7 +23,8 @@ def make(folder: Path, profile: str | None = None) -> Any:
         BENCH_SECRET=scene.SECRET,
         BENCH_USERS=str(folder / "users"),
     )
-    return load(Path(__file__).with_name("lamella.toml"), profile=profile)
+    name = "lamella_edge.toml" if profile == "edge" else "lamella.toml"
+    return load(Path(__file__).with_name(name), profile=profile)
 
 
 def nothing(environ: dict[str, Any], start_response: Any) -> list[bytes]:
