@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from lamella.stack.kernel.errors import LamellaError
 from lamella.stack.kernel.faults import BrokenAppError, app_name, fault_of_body, fault_of_status
 from lamella.stack.kernel.keys import REQUEST_ID
+from lamella.stack.kernel.late import late_logger
 from lamella.stack.kernel.response import has_body
 
 from ._edge import BadAnswerError, clean_headers, clean_status
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LENGTH", "MEMO_SIZE", "NAMES", "STATUSES", "STEADY", "Exchange", "IncompleteBodyError"]
 
-_LOGGER = logging.getLogger("lamella.edge")
+_LOGGER = late_logger("lamella.edge")
 #: How many status lines, header names and whole headers are remembered as good.
 MEMO_SIZE: Final = 512
 #: What is to be known of a header by its name: nothing, that it is the length, that its values repeat.

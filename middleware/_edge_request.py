@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import TYPE_CHECKING, Final
 
 from lamella.stack.kernel.errors import BadRequestError
 from lamella.stack.kernel.http import is_token, parse_host
+from lamella.stack.kernel.late import late_logger
 from lamella.stack.kernel.paths import AmbiguousPathError, canonical_path
 from lamella.stack.kernel.response import answer, refuse
 
@@ -23,11 +23,12 @@ from ._edge import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 __all__ = ["EMPTY", "METHODS", "Checks", "refuse_request"]
 
-_LOGGER = logging.getLogger("lamella.edge")
+_LOGGER = late_logger("lamella.edge")
 #: Holds what was rewritten: environ key to the server's value.
 ORIGINAL = "lamella.edge.original"
 #: Methods that need no look.
@@ -159,7 +160,7 @@ def _rewrite(environ: WSGIEnvironment, key: str, value: str) -> None:
 
 def refuse_request(environ: WSGIEnvironment, start_response: StartResponse, error: BadRequestError) -> list[bytes]:
     """Refuse a request, and log it: no layer inside will ever hear of it."""
-    _log_request(logging.WARNING, environ, "refused", error.status, error.reason)
+    _log_request(_LOGGER.warning, environ, "refused", error.status, error.reason)
     return refuse(environ, start_response, error)
 
 
@@ -171,22 +172,21 @@ def _no_websocket(environ: WSGIEnvironment, start_response: StartResponse) -> li
 
 def _asterisk(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
     """``OPTIONS *`` asks about the server, not about a resource (RFC 9110 section 9.3.7)."""
-    _log_request(logging.INFO, environ, "answered", "204 No Content", "it asks about the server")
+    _log_request(_LOGGER.info, environ, "answered", "204 No Content", "it asks about the server")
     return answer(environ, start_response, "204 No Content", b"", [("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS")])
 
 
 def _redirect(target: str) -> WSGIApplication:
     def redirect(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-        _log_request(logging.INFO, environ, "redirected", "308 Permanent Redirect", "the path is not the plain one")
+        _log_request(_LOGGER.info, environ, "redirected", "308 Permanent Redirect", "the path is not the plain one")
         return answer(environ, start_response, "308 Permanent Redirect", b"", [("Location", target)])
 
     return redirect
 
 
-def _log_request(level: int, environ: WSGIEnvironment, what: str, status: str, why: str) -> None:
+def _log_request(log: Callable[..., None], environ: WSGIEnvironment, what: str, status: str, why: str) -> None:
     """Log what was answered here, in one line; ``%a`` escapes whatever a client may have put into it."""
-    _LOGGER.log(
-        level,
+    log(
         "%a %a from %a was %s with %s: %s",
         environ["REQUEST_METHOD"][:64],
         (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))[:200],

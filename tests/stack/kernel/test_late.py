@@ -1,12 +1,15 @@
-"""Regular expressions compiled on first use."""
+"""Regular expressions and loggers made on first use."""
 
 from __future__ import annotations
 
+import logging
 import re
+import subprocess
+import sys
 
 import pytest
 
-from lamella.stack.kernel.late import late_pattern
+from lamella.stack.kernel.late import late_logger, late_pattern
 
 
 def test_it_does_what_the_compiled_one_does() -> None:
@@ -33,3 +36,24 @@ def test_it_compiles_once_and_late(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiled == []
     assert [pattern.fullmatch(text) is not None for text in ("1", "2", "x")] == [True, True, False]
     assert compiled == ["[0-9]+"]
+
+
+def test_a_logger_is_the_one_of_that_name(caplog: pytest.LogCaptureFixture) -> None:
+    """What is set up for it later counts too."""
+    logger = late_logger("lamella.test_late")
+    logger.info("nobody hears this")
+    logging.getLogger("lamella.test_late").setLevel(logging.INFO)
+    try:
+        logger.info("%s hears this", "somebody")
+        assert logger.level == logging.INFO
+    finally:
+        logging.getLogger("lamella.test_late").setLevel(logging.NOTSET)
+    assert [record.message for record in caplog.records] == ["somebody hears this"]
+    assert logger.level == logging.NOTSET
+
+
+def test_logging_waits_for_the_first_line() -> None:
+    """A process that logs nothing does not import it."""
+    code = "import sys\nfrom lamella.stack.kernel.late import *\nlate_logger('x')\nprint('logging' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
