@@ -465,3 +465,23 @@ def test_reading_is_linear(unit: str) -> None:
         began = time.thread_time()
         call(app, request)
         assert time.thread_time() - began < 0.05
+
+
+def test_remembers_peers_within_bounds() -> None:
+    """A client with many addresses costs no memory; the same peer is judged alike each time."""
+    app = RecordingApp()
+    layer = ProxyMiddleware(app, trust=["10.0.0.0/8", "unix"])
+
+    for number in [*range(3000), *range(10)]:
+        octets = f"{number // 250}.{number % 250}"
+        for peer, shown in ((f"198.51.{octets}", f"198.51.{octets}"), (f"10.0.{octets}", "203.0.113.9"), ("", "unix")):
+            request = (
+                environ("GET", "/", REMOTE_ADDR=peer, x_forwarded_for="203.0.113.9") if peer else environ("GET", "/")
+            )
+            call(layer, {**request, "REMOTE_ADDR": peer})
+            assert CLIENT.require(app.environ).address == shown
+            assert "HTTP_X_FORWARDED_FOR" not in app.environ
+
+    for cell in layer.wsgi_closure.__closure__ or ():
+        if isinstance(cell.cell_contents, dict):
+            assert len(cell.cell_contents) <= 1024
