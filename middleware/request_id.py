@@ -15,7 +15,7 @@ Place it outside ``access_log``, ``context`` and ``errors``, so that all know th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from lamella.middleware._identifiers import GENERATORS
@@ -25,6 +25,7 @@ from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.keys import RECORD, REQUEST_ID, TRACE
 from lamella.stack.kernel.options import Reference, flag, header_name, reference
 from lamella.stack.kernel.order import Outside
+from lamella.stack.kernel.response import name_test
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -38,7 +39,6 @@ _WELL_FORMED = re.compile(r"[A-Za-z0-9._~+/=:-]{16,200}")
 # What a generator of the user's own may return: it goes into a header and into logs.
 _SENDABLE = re.compile(r"[\x21-\x7e]{1,200}")
 _TRACEPARENT, _TRACESTATE = "HTTP_TRACEPARENT", "HTTP_TRACESTATE"
-_MEMO_SIZE = 256
 _WHY = "it is to know the identifier"
 
 
@@ -84,7 +84,7 @@ class RequestIdMiddleware:
             raise ConfigError("header", header, "a header of its own, not the trace's")
         generate, inner = _generator(generator), direct(app)
         environ_key, key, trace_key = header_key(header), REQUEST_ID.name, TRACE.name
-        others, is_ours = _name_test({header.lower(), "traceparent"} if trace_context else {header.lower()})
+        others, is_ours = name_test([header, "traceparent"] if trace_context else [header])
 
         def enter(environ: WSGIEnvironment) -> tuple[str, str | None]:
             """Settle identifier and trace where the client or a layer outside has said something."""
@@ -184,16 +184,3 @@ def _keep_original(environ: WSGIEnvironment, environ_key: str) -> None:
     sent = {name: environ[name] for name in (environ_key, _TRACEPARENT, _TRACESTATE) if name in environ}
     if sent:
         environ.setdefault("lamella.request_id.original", sent)
-
-
-def _name_test(ours: Set[str]) -> tuple[Set[str], Callable[[str], bool]]:
-    """Return names of headers that are known to be none of *ours*, and what looks closer."""
-    others: set[str] = set()
-
-    def is_ours(name: str) -> bool:
-        found = name.lower() in ours
-        if not found and len(others) < _MEMO_SIZE:
-            others.add(name)
-        return found
-
-    return others, is_ours

@@ -15,7 +15,7 @@ Place it outside everything that can answer, ``errors`` and ``static`` among it.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lamella.stack.kernel.environ import direct
@@ -24,7 +24,7 @@ from lamella.stack.kernel.keys import CSP_NONCE
 from lamella.stack.kernel.order import Outside
 from lamella.stack.kernel.paths import canonical_path
 from lamella.stack.kernel.patterns import read_policies
-from lamella.stack.kernel.response import Headers, edit_headers, refuse
+from lamella.stack.kernel.response import ExcInfo, Headers, name_test, refuse
 
 from ._security_policy import (
     NONCE,
@@ -110,6 +110,11 @@ class SecurityHeadersMiddleware:
         special = read_policies("policies", policies, _POLICY_KEYS, lambda table: _policy({**general, **table}, more))
         inner = direct(app)
 
+        if not special and not default.with_nonce:
+            self.wsgi_closure = _with_fixed(inner, default)
+            return
+        ways = {id(policy): _with_fixed(inner, policy) for policy in (default, *(other for _, other in special))}
+
         def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             policy = default
             if special:
@@ -120,7 +125,7 @@ class SecurityHeadersMiddleware:
                 policy = next((other for matches, other in special if matches(path)), default)
             if policy.with_nonce:
                 return _with_nonce(inner, environ, start_response, policy)
-            return inner(environ, edit_headers(start_response, policy.edit))
+            return ways[id(policy)](environ, start_response)
 
         self.wsgi_closure = wsgi_closure
 
@@ -135,8 +140,9 @@ class _Policy(NamedTuple):
     fixed: Headers
     #: Fields that hold the nonce.
     with_nonce: Headers
-    #: Adds *fixed*.
-    edit: Callable[[Headers], Headers]
+    #: Names that are none of either, and what looks closer.
+    others: Set[str]
+    is_ours: Callable[[str], bool]
 
 
 def _policy(options: Mapping[str, Any], more: Headers) -> _Policy:
@@ -170,20 +176,30 @@ def _policy(options: Mapping[str, Any], more: Headers) -> _Policy:
     if permissions is not None:
         fields.append(("Permissions-Policy", permissions))
     fixed = [*(field for field in fields if NONCE not in field[1]), *more]
-    return _Policy(fixed, [field for field in fields if NONCE in field[1]], _adding(fixed))
+    return _Policy(
+        fixed, [field for field in fields if NONCE in field[1]], *name_test(name for name, _ in fields + more)
+    )
 
 
-def _adding(ours: Headers) -> Callable[[Headers], Headers]:
-    """Return a function that adds *ours*; it looks closer only where the app sends one of them too."""
-    names = frozenset(name.lower() for name, _ in ours)
+def _with_fixed(inner: WSGIApplication, policy: _Policy) -> WSGIApplication:
+    """Return what calls the app and adds the same fields to each answer."""
+    fixed, _, others, is_ours = policy
 
-    def edit(headers: Headers) -> Headers:
-        for name, _ in headers:
-            if name.lower() in names:
-                return merge(headers, ours)
-        return headers + ours
+    def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def start(status: str, headers: Headers, exc_info: ExcInfo = None, /) -> Callable[[bytes], object]:
+            for name, _ in headers:
+                if name not in others and is_ours(name):
+                    headers = merge(headers, fixed)
+                    break
+            else:
+                headers = headers + fixed
+            if exc_info is None:
+                return start_response(status, headers)
+            return start_response(status, headers, exc_info)
 
-    return edit
+        return inner(environ, start)
+
+    return wsgi_closure
 
 
 def _with_nonce(
@@ -196,9 +212,13 @@ def _with_nonce(
         nonce = environ[key] = secrets.token_urlsafe(_NONCE_BYTES)
     named = [(name, value.replace(NONCE, nonce)) for name, value in policy.with_nonce]
 
-    def start(status: str, headers: Headers, *exc_info: Any) -> Callable[[bytes], object]:
+    def start(status: str, headers: Headers, exc_info: ExcInfo = None, /) -> Callable[[bytes], object]:
         # A 304 renews the headers of a page that the browser has kept, whose nonce is another one.
-        add = policy.edit if status.startswith("304") else _adding(named + policy.fixed)
-        return start_response(status, add(headers), *exc_info)
+        ours = policy.fixed if status.startswith("304") else named + policy.fixed
+        is_sent = any(name not in policy.others and policy.is_ours(name) for name, _ in headers)
+        headers = merge(headers, ours) if is_sent else headers + ours
+        if exc_info is None:
+            return start_response(status, headers)
+        return start_response(status, headers, exc_info)
 
     return inner(environ, start)

@@ -7,7 +7,7 @@ another, and whole small answers of our own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -29,6 +29,7 @@ __all__ = [
     "get_header",
     "has_body",
     "hook_close",
+    "name_test",
     "on_close",
     "refuse",
     "remove_headers",
@@ -38,6 +39,9 @@ __all__ = [
 
 Headers: TypeAlias = list[tuple[str, str]]
 ExcInfo: TypeAlias = "tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None] | None"
+
+# How many names a name_test() remembers: apps use some dozens, and may make them up.
+_NAMES, _NAME_LENGTH = 256, 64
 
 
 # --- header lists -------------------------------------------------------------------------------
@@ -83,6 +87,28 @@ def _merged_vary(value: str, names: tuple[str, ...]) -> str:
         return "*"
     known = {name.lower() for name in present}
     return ", ".join([*present, *(name for name in names if name.lower() not in known)])
+
+
+def name_test(names: Iterable[str]) -> tuple[Set[str], Callable[[str], bool]]:
+    """Return what tells cheaply that a header is none of *names*, and what tells whether it is one of them.
+
+    A name in the set is another one for sure; of one that is not, ask the function, which remembers it, as it is
+    written, where it is another one. So that for the names that apps use, one look-up is enough.
+
+    >>> others, is_one = name_test(["Vary"])
+    >>> ["Content-Type" in others, is_one("Content-Type"), "Content-Type" in others, is_one("vary")]
+    [False, False, True, True]
+    """
+    wanted = frozenset(name.lower() for name in names)
+    others: set[str] = set()
+
+    def is_one(name: str) -> bool:
+        found = name.lower() in wanted
+        if not found and len(others) < _NAMES and len(name) < _NAME_LENGTH:
+            others.add(name)
+        return found
+
+    return others, is_one
 
 
 def check_header(name: str, value: str) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from lamella.stack.kernel.response import (
     edit_headers,
     get_header,
     has_body,
+    name_test,
     on_close,
     refuse,
     set_header,
@@ -254,3 +255,17 @@ def test_refusals_say_why_and_are_not_kept() -> None:
 
     assert (response.code, response.text) == (400, "the path is not UTF-8\n")
     assert response.header("Cache-Control") == "no-store"
+
+
+def test_a_name_test_tells_apart_and_forgets_nothing_it_must_know() -> None:
+    """In whatever spelling; what it remembers is bounded, and is never one of the names."""
+    others, is_one = name_test(["Vary", "etag"])
+
+    for number in range(600):
+        assert not is_one(f"X-{number}")
+    assert not is_one("X" * 1000)
+    for name in ("Vary", "vary", "VARY", "ETag", "etag"):
+        assert is_one(name)
+        assert name not in others
+    assert len(others) == 256
+    assert not is_one("X-599")
