@@ -533,3 +533,17 @@ def test_request_id_set_behind_a_copy_is_shown() -> None:
     record(outer)
 
     assert json.loads(call(layer(app), outer).body)["request_id"] == "deep"
+
+
+@pytest.mark.parametrize("status", [["200 OK"], 200, b"200 OK", None, "200", "2000 OK", "OK"])
+def test_a_status_that_is_none_is_told_each_time(status: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Also after a good one was seen, and where it has no hash."""
+
+    def app(request: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK" if request["PATH_INFO"] == "/good" else status, [("Content-Type", "text/plain")])
+        return [b"x"]
+
+    layer = ErrorsMiddleware(app)
+    for _ in range(2):
+        assert call(layer, environ("GET", "/good")).code == 200
+        assert call(layer, environ("GET", "/bad")).code == (200 if status == "200" else 500)
