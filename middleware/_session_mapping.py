@@ -42,6 +42,7 @@ class SessionMapping(TrackedMapping):
         "doomed",
         "due",
         "failure",
+        "former",
         "header",
         "invalidated",
         "key",
@@ -80,6 +81,8 @@ class SessionMapping(TrackedMapping):
     was_permanent: bool
     #: Name of its record in the store: the hash of its id.
     key: str | None
+    #: Records that ids of ours named, and that are not there.
+    former: tuple[str, ...]
     #: The record's.
     version: int
     #: Its id, as the cookie has it.
@@ -115,7 +118,7 @@ class SessionMapping(TrackedMapping):
         self.new = True
         self.version = 0
         self.token = ""
-        self.doomed = self.lines = ()
+        self.doomed = self.former = self.lines = ()
         data = self._data = self._backend.open(self)
         return data
 
@@ -167,8 +170,9 @@ class SessionMapping(TrackedMapping):
             self._refuse("the session is invalidated")
         if self._data is None:
             self._load()
-        if self.key is not None:
-            self.doomed = (*self.doomed, self.key)
+        # An id that is dead, because another request changed it a moment ago, still ends the session.
+        self.doomed += (self.key,) if self.key is not None else self.former
+        self.former = ()
         self.invalidated = self.attention = True
         self.rotated = self.stale = self._permanent = self.was_permanent = False
         self.new = True

@@ -136,11 +136,14 @@ class StoreBackend:
                 if self._lock or number > 0:
                     session.attention = True
                 session.token = value[:_ID_LENGTH]
-                record = self._load(session, record_key(session.token))
+                key = record_key(session.token)
+                record = self._load(session, key)
                 if record is not None:
+                    session.former = ()
                     return self._fill(session, record)
                 if session.detached:
                     break
+                session.former += (key,)
         session.stale = False
         session.token = ""
         session._created = self._clock()

@@ -3,7 +3,8 @@
 A store keeps records: JSON values by key, a version, when it began and when it ends. It is
 told the *hash* of a session's id, so that who reads the store cannot take over a session
 (CVE-2019-16782). ``commit`` writes only the keys that a request changed, so that requests at
-the same time keep each other's writes, and never brings back a record that is gone.
+the same time keep each other's writes, and never brings back a record that is gone. A record
+that was given another name leaves a way there, for deletion alone.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from lamella.stack.kernel.errors import ConfigError, LamellaError
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from lamella.stack.kernel.keys import JSON
 
 __all__ = [
+    "MOST_NAMES",
+    "MOVED_SECONDS",
+    "TOO_MANY_NAMES",
     "Change",
     "ConflictError",
     "GoneError",
@@ -31,6 +35,12 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+#: For so long the old name of a record leads to the new one, in seconds: longer than any request takes.
+MOVED_SECONDS: Final = 600.0
+#: A deletion follows at most so many names; more changes of an id during one request are no accident.
+MOST_NAMES: Final = 100
+TOO_MANY_NAMES: Final = "the id of one session was changed too often"
 
 
 class StoreError(LamellaError):
@@ -98,19 +108,26 @@ class Store(Protocol):
     def commit(self, key: str, version: int, change: Change) -> None:
         """Write the changed keys; whole where *version* is still the record's, merged where it is not.
 
+        Where ``change.rename`` is given, *key* leads :meth:`delete` there for ``MOVED_SECONDS``, and is of
+        no other use: a logout that overlaps the change of an id would else leave the new one alive.
+
         Raises:
             GoneError: There is no such record (any more).
             ConflictError: ``change.strict``, and the version is another.
         """
 
     def delete(self, key: str) -> None:
-        """Remove the record, if it is there."""
+        """Remove the record, if it is there or was given another name, and every trace of its names.
+
+        Raises:
+            StoreDownError: It has had more than ``MOST_NAMES`` names, too.
+        """
 
     def touch(self, key: str, expires: float) -> None:
         """Let the record, if it is there, live until *expires*."""
 
     def purge(self) -> int:
-        """Remove expired records; return how many."""
+        """Remove expired records and old names; return how many."""
 
     def count(self) -> int:
         """Return how many records live."""

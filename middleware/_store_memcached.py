@@ -11,13 +11,25 @@ import time
 from collections.abc import Callable
 from functools import partial
 from math import ceil
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from lamella.stack.kernel.errors import ConfigError, import_extra
 
 from ._session_json import decode, encode
-from ._session_store import Change, ConflictError, GoneError, PerProcess, Record, StoreDownError, StoreError
+from ._session_store import (
+    MOST_NAMES,
+    MOVED_SECONDS,
+    TOO_MANY_NAMES,
+    Change,
+    ConflictError,
+    GoneError,
+    PerProcess,
+    Record,
+    StoreDownError,
+    StoreError,
+)
 
 if TYPE_CHECKING:
     from lamella.stack.kernel.keys import JSON
@@ -32,8 +44,10 @@ _CONNECT_TIMEOUT, _TIMEOUT = 1.0, 2.0
 _LONGEST = 30 * 86400
 # A commit that meets other commits tries again; so often in a row is no coincidence.
 _ATTEMPTS = 200
-# The record has another name now; this stands where it was, until nobody can be waiting for it.
-_MOVED, _MOVED_SECONDS = b"moved", 60
+# Stands where a record was that has another name now, and begins that name; a record begins with a bracket.
+_MOVED = b"moved "
+# A time to live that is over: a compare-and-set with it deletes what nobody wrote since.
+_OVER = -1
 
 
 class MemcachedStore:
@@ -81,7 +95,7 @@ class MemcachedStore:
         return seconds if seconds <= _LONGEST else int(time.time()) + seconds
 
     def _read(self, octets: bytes | None) -> Record | None:
-        if octets is None or octets == _MOVED:
+        if octets is None or octets.startswith(_MOVED):
             return None
         data, version, created, expires, permanent = cast("list[Any]", decode(octets.decode()))
         record = Record(data, version, created, expires, permanent)
@@ -126,16 +140,36 @@ class MemcachedStore:
         expire = self._live(record.expires)
         if rename is None:
             return bool(self._ask(lambda client: client.cas(self._prefix + key, octets, cas, expire=expire)))
-        # There is no rename: the old name first, or a commit could reach it after it was copied. Whoever
-        # dies in between logs one browser out.
-        moved = self._ask(lambda client: client.cas(self._prefix + key, _MOVED, cas, expire=_MOVED_SECONDS))
-        if moved:
-            self._ask(lambda client: client.set(self._prefix + rename, octets, expire=expire))
+        # There is no rename, so the record is copied first. Whoever dies in between leaves a copy with a name that
+        # nobody was told.
+        self._ask(lambda client: client.set(self._prefix + rename, octets, expire=expire))
+        way = _MOVED + rename.encode()
+        moved = self._ask(lambda client: client.cas(self._prefix + key, way, cas, expire=int(MOVED_SECONDS)))
+        if not moved:
+            self._ask(lambda client: client.delete(self._prefix + rename))
         return bool(moved)
 
     def delete(self, key: str) -> None:
-        """Remove the record, if it is there."""
-        self._ask(lambda client: client.delete(self._prefix + key))
+        """Remove the record, by any name that it had a moment ago."""
+        names: list[str] = []
+        for attempt in range(_ATTEMPTS):
+            octets, cas = self._ask(methodcaller("gets", self._prefix + key))
+            if octets is None:
+                break
+            if octets.startswith(_MOVED):
+                names.append(key)
+                key = octets.removeprefix(_MOVED).decode()
+                if len(names) == MOST_NAMES:
+                    raise StoreDownError(TOO_MANY_NAMES)
+            # By compare-and-set, because a record that is renamed at this moment leads on from here.
+            elif self._ask(methodcaller("cas", self._prefix + key, b"", cas, expire=_OVER)):
+                break
+            else:
+                time.sleep(random.uniform(0, 0.0002 * min(attempt, 50)))
+        else:
+            raise StoreDownError("memcached: one session is written by too many requests at once")
+        for name in names:
+            self._ask(methodcaller("delete", self._prefix + name))
 
     def touch(self, key: str, expires: float) -> None:
         """Let the record, if it is there, live until *expires*."""
@@ -164,7 +198,7 @@ class MemcachedStore:
         octets, cas = self._ask(lambda client: client.gets(name))
         # A compare-and-set to "ends now" deletes only what we still hold.
         if octets == holder.encode():
-            self._ask(lambda client: client.cas(name, b"", cas, expire=-1))
+            self._ask(lambda client: client.cas(name, b"", cas, expire=_OVER))
 
     def close(self) -> None:
         """Close this process's connections."""

@@ -7,7 +7,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ._session_json import decode, encode
-from ._session_store import Change, ConflictError, GoneError, Record
+from ._session_store import (
+    MOST_NAMES,
+    MOVED_SECONDS,
+    TOO_MANY_NAMES,
+    Change,
+    ConflictError,
+    GoneError,
+    Record,
+    StoreDownError,
+)
 
 if TYPE_CHECKING:
     from lamella.stack.kernel.keys import JSON
@@ -31,6 +40,8 @@ class MemoryStore:
         self._clock = clock
         self._lock = threading.Lock()
         self._records: dict[str, tuple[dict[str, str], Record]] = {}
+        # Old names: the new one, and when the old one is forgotten.
+        self._moved: dict[str, tuple[str, float]] = {}
         self._holders: dict[str, tuple[str, float]] = {}
         self._next_purge = 0.0
 
@@ -74,12 +85,19 @@ class MemoryStore:
             record = record._replace(version=record.version + 1, expires=change.expires, permanent=change.permanent)
             if change.rename is not None:
                 del self._records[key]
+                self._moved[key] = (change.rename, self._clock() + MOVED_SECONDS)
             self._records[change.rename or key] = (texts, record)
 
     def delete(self, key: str) -> None:
-        """Remove the record, if it is there."""
+        """Remove the record, by any name that it had a moment ago."""
+        now = self._clock()
         with self._lock:
-            self._records.pop(key, None)
+            for _ in range(MOST_NAMES):
+                self._records.pop(key, None)
+                key, until = self._moved.pop(key, ("", 0.0))
+                if until <= now:
+                    return
+        raise StoreDownError(TOO_MANY_NAMES)
 
     def touch(self, key: str, expires: float) -> None:
         """Let the record, if it is there, live until *expires*."""
@@ -89,16 +107,19 @@ class MemoryStore:
                 self._records[key] = (found[0], found[1]._replace(expires=expires))
 
     def purge(self) -> int:
-        """Remove expired records; return how many."""
+        """Remove expired records and old names; return how many."""
         now = self._clock()
         self._next_purge = now + _PURGE_EVERY
         with self._lock:
             expired = [key for key, (_, record) in self._records.items() if record.expires <= now]
             for key in expired:
                 del self._records[key]
+            moved = [key for key, (_, until) in self._moved.items() if until <= now]
+            for key in moved:
+                del self._moved[key]
             for key in [key for key, (_, until) in self._holders.items() if until <= now]:
                 del self._holders[key]
-        return len(expired)
+        return len(expired) + len(moved)
 
     def count(self) -> int:
         """Return how many records live."""

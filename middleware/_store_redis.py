@@ -2,7 +2,8 @@
 
 A hash has the fields ``v`` (version), ``c`` (created), ``e`` (expires), ``p`` (permanent), and
 ``k<key>`` with the JSON text of each of the session's keys, so that a commit writes only what
-changed. Redis forgets expired hashes by itself. What it keeps over its own restart is its
+changed. After a change of the id, the text at ``<old name>:moved`` is the new name, for some
+minutes. Redis forgets what is expired by itself. What it keeps over its own restart is its
 configuration: without ``appendonly yes`` a killed Redis loses everything.
 """
 
@@ -16,7 +17,17 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from lamella.stack.kernel.errors import ConfigError, import_extra
 
 from ._session_json import decode, encode
-from ._session_store import Change, ConflictError, GoneError, PerProcess, Record, StoreDownError
+from ._session_store import (
+    MOST_NAMES,
+    MOVED_SECONDS,
+    TOO_MANY_NAMES,
+    Change,
+    ConflictError,
+    GoneError,
+    PerProcess,
+    Record,
+    StoreDownError,
+)
 
 if TYPE_CHECKING:
     from lamella.stack.kernel.keys import JSON
@@ -35,23 +46,39 @@ redis.call('HSET', KEYS[1], unpack(ARGV, 2))
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return 1
 """
-# KEYS: record, its next name. ARGV: version that must be ('' for any), milliseconds to live, expires,
-# permanent, number of fields to set, those with their values, fields to delete.
+# KEYS: record, its next name, what leads there. ARGV: version that must be ('' for any), milliseconds to live,
+# expires, permanent, next name without prefix, milliseconds that its old one leads there, number of fields to set,
+# those with their values, fields to delete.
 _COMMIT = """
 local version = redis.call('HGET', KEYS[1], 'v')
 if not version then return 0 end
 if ARGV[1] ~= '' and ARGV[1] ~= version then return -1 end
 redis.call('HINCRBY', KEYS[1], 'v', 1)
 redis.call('HSET', KEYS[1], 'e', ARGV[3], 'p', ARGV[4])
-local at = 6
-for _ = 1, tonumber(ARGV[5]) do
+local at = 8
+for _ = 1, tonumber(ARGV[7]) do
     redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1])
     at = at + 2
 end
 for gone = at, #ARGV do redis.call('HDEL', KEYS[1], ARGV[gone]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-if KEYS[2] ~= KEYS[1] then redis.call('RENAME', KEYS[1], KEYS[2]) end
+if KEYS[2] ~= KEYS[1] then
+    redis.call('RENAME', KEYS[1], KEYS[2])
+    redis.call('SET', KEYS[3], ARGV[5], 'PX', ARGV[6])
+end
 return 1
+"""
+# KEYS: record, what leads on from there. ARGV: prefix of keys, most names. Deletes it by any name that it had.
+_DELETE = """
+local key, way = KEYS[1], KEYS[2]
+for _ = 1, tonumber(ARGV[2]) do
+    local name = redis.call('GET', way)
+    redis.call('DEL', key, way)
+    if not name then return 1 end
+    key = ARGV[1] .. name
+    way = key .. ':moved'
+end
+return 0
 """
 _TOUCH = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
@@ -133,12 +160,14 @@ class RedisStore:
             self._milliseconds(change.expires),
             repr(change.expires),
             int(change.permanent),
+            change.rename or "",
+            int(MOVED_SECONDS * 1000),
             len(change.sets),
         ]
         for name, text in change.sets.items():
             arguments += ("k" + encode(name), text)
         arguments += ["k" + encode(name) for name in change.dels]
-        keys = [self._prefix + key, self._prefix + (change.rename or key)]
+        keys = [self._prefix + key, self._prefix + (change.rename or key), f"{self._prefix}{key}:moved"]
         done = self._ask(lambda client: client.lamella_commit(keys=keys, args=arguments))
         if done == 0:
             raise GoneError("the session is gone")
@@ -146,8 +175,10 @@ class RedisStore:
             raise ConflictError("the session was written by another request")
 
     def delete(self, key: str) -> None:
-        """Remove the record, if it is there."""
-        self._ask(lambda client: client.delete(self._prefix + key))
+        """Remove the record, by any name that it had a moment ago."""
+        keys = [self._prefix + key, f"{self._prefix}{key}:moved"]
+        if not self._ask(lambda client: client.lamella_delete(keys=keys, args=[self._prefix, MOST_NAMES])):
+            raise StoreDownError(TOO_MANY_NAMES)
 
     def touch(self, key: str, expires: float) -> None:
         """Let the record, if it is there, live until *expires*."""
@@ -191,7 +222,8 @@ def _connect(redis: Any, url: str) -> Any:
         health_check_interval=30,
         retry=redis.retry.Retry(redis.backoff.NoBackoff(), 1),
     )
-    for name, script in (("create", _CREATE), ("commit", _COMMIT), ("touch", _TOUCH), ("release", _RELEASE)):
+    scripts = {"create": _CREATE, "commit": _COMMIT, "delete": _DELETE, "touch": _TOUCH, "release": _RELEASE}
+    for name, script in scripts.items():
         setattr(client, f"lamella_{name}", client.register_script(script))
     return client
 

@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from lamella.stack.kernel.errors import ConfigError, import_extra
 
 from ._session_json import decode, encode
-from ._session_store import Change, ConflictError, GoneError, PerProcess, Record, StoreDownError
+from ._session_store import (
+    MOST_NAMES,
+    MOVED_SECONDS,
+    TOO_MANY_NAMES,
+    Change,
+    ConflictError,
+    GoneError,
+    PerProcess,
+    Record,
+    StoreDownError,
+)
 
 if TYPE_CHECKING:
     from lamella.stack.kernel.keys import JSON
@@ -33,6 +43,8 @@ _STATEMENT_TIMEOUT = 5
 _ATTEMPTS = 200
 # Expired rows are looked for at most this often, in seconds, and this many are removed at once.
 _PURGE_EVERY, _PURGE_AT_ONCE = 60.0, 500
+# The version of a row that only tells, instead of data, which name its record has now.
+_MOVED = -1
 
 
 class SQLStore:
@@ -66,8 +78,13 @@ class SQLStore:
         except (self._sql.exc.DBAPIError, self._sql.exc.TimeoutError, OSError) as error:
             raise StoreDownError(f"SQL: {getattr(error, 'orig', None) or error}") from error
 
+    def _change(self, statement: Any) -> int:
+        """Carry out a statement; return how many rows it changed."""
+        return int(self._ask(lambda connection: connection.execute(statement).rowcount))
+
     def _alive(self, key: str) -> Any:
-        return self._sql.and_(self._table.c.id == key, self._table.c.expires > self._clock())
+        columns = self._table.c
+        return self._sql.and_(columns.id == key, columns.expires > self._clock(), columns.version > 0)
 
     def load(self, key: str) -> Record | None:
         """Return the record, or None where there is none that lives."""
@@ -109,7 +126,8 @@ class SQLStore:
         """Write the changed keys; again, where another commit came between."""
         data = change.data
         for attempt in range(_ATTEMPTS):
-            if self._replace(key, version, data, change):
+            replace = self._replace if change.rename is None else self._rename
+            if replace(key, version, data, change):
                 return
             if attempt:
                 time.sleep(random.uniform(0, 0.0005 * min(attempt, 20)))
@@ -128,19 +146,59 @@ class SQLStore:
             self._table.update()
             .where(self._alive(key), self._table.c.version == version)
             .values(
-                id=change.rename or key,
                 version=version + 1,
                 data=encode(data),
                 expires=change.expires,
                 permanent=int(change.permanent),
             )
         )
-        return bool(self._ask(lambda connection: connection.execute(statement).rowcount))
+        return bool(self._change(statement))
+
+    def _rename(self, key: str, version: int, data: dict[str, JSON], change: Change) -> bool:
+        """Copy the row, then turn the old one into a way to the new, if nobody wrote it or deleted it since.
+
+        Whoever dies in between leaves a copy with a name that nobody was told.
+        """
+        sql, columns = self._sql, self._table.c
+        ours = sql.and_(self._alive(key), columns.version == version)
+        copied: dict[str, Any] = {
+            "id": change.rename,
+            "version": version + 1,
+            "data": encode(data),
+            "expires": change.expires,
+            "permanent": int(change.permanent),
+        }
+        values = [sql.literal(value, columns[name].type) for name, value in copied.items()]
+        copy = self._table.insert().from_select([*copied, "created"], sql.select(*values, columns.created).where(ours))
+        moved = {"version": _MOVED, "data": change.rename, "expires": self._clock() + MOVED_SECONDS}
+        turn = self._table.update().where(ours).values(moved)
+        if not self._change(copy):
+            return False
+        if self._change(turn):
+            return True
+        self._change(self._table.delete().where(columns.id == change.rename))
+        return False
 
     def delete(self, key: str) -> None:
-        """Remove the record, if it is there."""
-        statement = self._table.delete().where(self._table.c.id == key)
-        self._ask(lambda connection: connection.execute(statement))
+        """Remove the record, by any name that it had a moment ago."""
+        columns = self._table.c
+        names: list[str] = []
+        for _ in range(MOST_NAMES):
+            names.append(key)
+            # What leads on goes last: another logout by an old name gets as far as this one, if this one fails.
+            if self._change(self._table.delete().where(columns.id == key, columns.version > 0)):
+                break
+            query = self._sql.select(columns.data).where(
+                columns.id == key, columns.version == _MOVED, columns.expires > self._clock()
+            )
+            moved = self._ask(partial(_scalar, query))
+            if moved is None:
+                break
+            key = moved
+        else:
+            raise StoreDownError(TOO_MANY_NAMES)
+        if len(names) > 1:
+            self._change(self._table.delete().where(columns.id.in_(names)))
 
     def touch(self, key: str, expires: float) -> None:
         """Let the record, if it is there, live until *expires*."""
@@ -148,7 +206,7 @@ class SQLStore:
         self._ask(lambda connection: connection.execute(statement))
 
     def purge(self) -> int:
-        """Remove expired records; return how many."""
+        """Remove expired records and old names; return how many."""
         removed = 0
         while more := self._purge(_PURGE_AT_ONCE):
             removed += more
@@ -171,7 +229,9 @@ class SQLStore:
 
     def count(self) -> int:
         """Return how many records live."""
-        query = self._sql.select(self._sql.func.count()).where(self._table.c.expires > self._clock())
+        query = self._sql.select(self._sql.func.count()).where(
+            self._table.c.expires > self._clock(), self._table.c.version > 0
+        )
         return int(self._ask(lambda connection: connection.execute(query).scalar()))
 
     def acquire(self, key: str, holder: str, seconds: float) -> bool:
@@ -202,6 +262,10 @@ class SQLStore:
     def close(self) -> None:
         """Close this process's connections."""
         self._engine.close()
+
+
+def _scalar(query: Any, connection: Any) -> Any:
+    return connection.execute(query).scalar()
 
 
 def _connect(sql: Any, url: Any, table: Any) -> Any:

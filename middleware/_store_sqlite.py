@@ -20,7 +20,17 @@ from urllib.parse import unquote, urlsplit
 from lamella.stack.kernel.errors import ConfigError
 
 from ._session_json import decode, encode
-from ._session_store import Change, ConflictError, GoneError, PerProcess, Record, StoreDownError
+from ._session_store import (
+    MOST_NAMES,
+    MOVED_SECONDS,
+    TOO_MANY_NAMES,
+    Change,
+    ConflictError,
+    GoneError,
+    PerProcess,
+    Record,
+    StoreDownError,
+)
 
 if TYPE_CHECKING:
     from lamella.stack.kernel.keys import JSON
@@ -33,6 +43,8 @@ _BUSY_TIMEOUT = 5.0
 _PURGE_EVERY, _PURGE_AT_ONCE = 60.0, 500
 # Connections kept open when idle; more are opened under load and closed after use.
 _IDLE_CONNECTIONS = 16
+# The version of a row that only tells, instead of data, which name its record has now.
+_MOVED = -1
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS lamella_session (
@@ -106,7 +118,8 @@ class SQLiteStore:
         """Return the record, or None where there is none that lives."""
         with self._connection() as connection:
             row = connection.execute(
-                "SELECT data, version, created, expires, permanent FROM lamella_session WHERE id = ? AND expires > ?",
+                "SELECT data, version, created, expires, permanent FROM lamella_session"
+                " WHERE id = ? AND expires > ? AND version > 0",
                 (key, self._clock()),
             ).fetchone()
         if row is None:
@@ -131,7 +144,8 @@ class SQLiteStore:
         """Write the changed keys."""
         with self._connection(writes=True) as connection:
             row = connection.execute(
-                "SELECT version, data FROM lamella_session WHERE id = ? AND expires > ?", (key, self._clock())
+                "SELECT version, data, created FROM lamella_session WHERE id = ? AND expires > ? AND version > 0",
+                (key, self._clock()),
             ).fetchone()
             if row is None:
                 raise GoneError("the session is gone")
@@ -143,25 +157,48 @@ class SQLiteStore:
                 stored = cast("dict[str, JSON]", decode(row[1]))
                 data = {name: value for name, value in stored.items() if name not in change.dels}
                 data |= {name: change.data[name] for name in change.sets}
+            values = (row[0] + 1, encode(data), change.expires, int(change.permanent))
+            if change.rename is None:
+                connection.execute(
+                    "UPDATE lamella_session SET version = ?, data = ?, expires = ?, permanent = ? WHERE id = ?",
+                    (*values, key),
+                )
+                return
+            # A row of its own, so that a lock stays with the old name, by which its holder releases it.
             connection.execute(
-                "UPDATE lamella_session SET id = ?, version = ?, data = ?, expires = ?, permanent = ? WHERE id = ?",
-                (change.rename or key, row[0] + 1, encode(data), change.expires, int(change.permanent), key),
+                "INSERT INTO lamella_session (version, data, expires, permanent, id, created)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (*values, change.rename, row[2]),
+            )
+            connection.execute(
+                "UPDATE lamella_session SET version = ?, data = ?, expires = ? WHERE id = ?",
+                (_MOVED, change.rename, self._clock() + MOVED_SECONDS, key),
             )
 
     def delete(self, key: str) -> None:
-        """Remove the record, if it is there."""
+        """Remove the record, by any name that it had a moment ago."""
         with self._connection(writes=True) as connection:
-            connection.execute("DELETE FROM lamella_session WHERE id = ?", (key,))
+            for _ in range(MOST_NAMES):
+                row = connection.execute(
+                    "SELECT data FROM lamella_session WHERE id = ? AND version = ? AND expires > ?",
+                    (key, _MOVED, self._clock()),
+                ).fetchone()
+                connection.execute("DELETE FROM lamella_session WHERE id = ?", (key,))
+                if row is None:
+                    return
+                key = row[0]
+        raise StoreDownError(TOO_MANY_NAMES)
 
     def touch(self, key: str, expires: float) -> None:
         """Let the record, if it is there, live until *expires*."""
         with self._connection(writes=True) as connection:
             connection.execute(
-                "UPDATE lamella_session SET expires = ? WHERE id = ? AND expires > ?", (expires, key, self._clock())
+                "UPDATE lamella_session SET expires = ? WHERE id = ? AND expires > ? AND version > 0",
+                (expires, key, self._clock()),
             )
 
     def purge(self) -> int:
-        """Remove expired records; return how many."""
+        """Remove expired records and old names; return how many."""
         removed = 0
         while more := self._purge(_PURGE_AT_ONCE):
             removed += more
@@ -178,7 +215,7 @@ class SQLiteStore:
         """Return how many records live."""
         with self._connection() as connection:
             number: int = connection.execute(
-                "SELECT count(*) FROM lamella_session WHERE expires > ?", (self._clock(),)
+                "SELECT count(*) FROM lamella_session WHERE expires > ? AND version > 0", (self._clock(),)
             ).fetchone()[0]
         return number
 

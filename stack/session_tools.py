@@ -25,7 +25,9 @@ _SECRET_BYTES = 32
 
 
 def purge(url: str) -> int:
-    """Remove expired sessions; return how many. Redis and memcached do it by themselves: 0.
+    """Remove expired sessions and the old names of rotated ones; return how many.
+
+    Redis and memcached do it by themselves: 0.
 
     Args:
         url: The ``store`` of the layer.

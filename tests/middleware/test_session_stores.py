@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lamella.middleware._session_store import (
+    MOST_NAMES,
+    MOVED_SECONDS,
     Change,
     ConflictError,
     GoneError,
@@ -67,6 +72,11 @@ def change(data: dict[str, Any], *dels: str, **more: Any) -> Change:
     from lamella.middleware._session_json import encode
 
     return Change(data, {k: encode(v) for k, v in data.items()}, list(dels), time.time() + 60, False, **more)
+
+
+def new_keys(number: int) -> list[str]:
+    """Names that no other test had."""
+    return [secrets.token_hex(32) for _ in range(number)]
 
 
 every_store = pytest.mark.parametrize("url", KINDS, indirect=True)
@@ -150,6 +160,135 @@ def test_renames_in_a_commit(store: Store) -> None:
         assert found.data == {"a": 1, "b": 2}
     finally:
         store.delete(new)
+
+
+@every_store
+def test_deletes_a_record_by_the_names_it_had(store: Store) -> None:
+    """Who knows it by an old name only, because it was renamed meanwhile, deletes it all the same; once."""
+    first, second, third = new_keys(3)
+    store.create(first, record(a=1))
+    store.commit(first, 1, change({"a": 1}, rename=second))
+    store.commit(second, 2, change({"a": 1}, rename=third))
+
+    store.delete(first)
+
+    assert store.load(third) is None
+    with pytest.raises(GoneError):
+        store.commit(third, 3, change({"late": 1}))
+    for key in (first, second, third):  # every trace is gone with it
+        assert store.create(key, record(other=1))
+    store.delete(first)
+    assert store.load(third) is not None
+    store.delete(second)
+    store.delete(third)
+
+
+@every_store
+def test_an_old_name_is_of_no_other_use(store: Store) -> None:
+    """It is neither read, nor written, nor prolonged, nor in the way of a lock."""
+    old, new = new_keys(2)
+    store.create(old, record(a=1))
+    store.commit(old, 1, change({"a": 1}, rename=new))
+
+    store.touch(old, time.time() + 3600)
+    assert store.acquire(old, "one", 30)
+    store.release(old, "one")
+    assert store.load(old) is None
+    for strict in (False, True):
+        with pytest.raises(GoneError):
+            store.commit(old, 1, change({"late": 1}, strict=strict))
+    found = store.load(new)
+    assert found is not None
+    assert (found.data, found.version) == ({"a": 1}, 2)
+    store.delete(new)
+
+
+@every_store
+def test_renames_what_was_merged(store: Store) -> None:
+    """A commit came between: the new name has the keys of both."""
+    old, new = new_keys(2)
+    given = record(a=1)
+    store.create(old, given)
+    store.commit(old, 1, change({"a": 1, "b": 2}))
+    store.commit(old, 1, Change({"a": 3}, {"a": "3"}, [], given.expires + 5, True, new))
+
+    assert store.load(new) == given._replace(
+        data={"a": 3, "b": 2}, version=3, expires=given.expires + 5, permanent=True
+    )
+    store.delete(new)
+
+
+@every_store
+def test_says_when_it_cannot_follow_every_name(store: Store) -> None:
+    """A logout that was not carried out is never reported as done."""
+    keys = new_keys(MOST_NAMES + 2)
+    store.create(keys[0], record(a=1))
+    for version, (old, new) in enumerate(pairwise(keys), 1):
+        store.commit(old, version, change({"a": 1}, rename=new))
+
+    with pytest.raises(StoreDownError, match="too often"):
+        store.delete(keys[0])
+    store.delete(keys[-2])
+    assert store.load(keys[-1]) is None
+
+
+@pytest.mark.parametrize("url", ["memory", "sqlite", "sqlalchemy", "postgresql"], indirect=True)
+def test_forgets_old_names(url: str) -> None:
+    """They are not counted, lead nowhere after some minutes, and are removed then."""
+    now = [1_000_000.0]
+    store = open_store(url, lambda: now[0])
+    old, new, gone, later = new_keys(4)
+    for key, end in ((old, 90_000), (gone, 60)):
+        store.create(key, Record({}, 1, now[0], now[0] + end, False))
+    store.commit(old, 1, Change({}, {}, [], now[0] + 90_000, False, new))
+    store.commit(gone, 1, Change({}, {}, [], now[0] + 60, False, later))
+    assert store.count() == 2
+
+    now[0] += MOVED_SECONDS + 1
+    store.delete(old)
+
+    assert store.load(new) is not None
+    assert store.count() == 1
+    store.purge()
+    assert store.purge() == 0
+    assert traces_of(store, old, gone, later) == []
+    store.delete(new)
+    store.close()
+
+
+def traces_of(store: Any, *keys: str) -> list[str]:
+    """Which of the keys a store has anything of, alive or not."""
+    if hasattr(store, "_records"):
+        return [key for key in keys if key in store._records or key in store._moved]
+    if hasattr(store, "_path"):
+        import sqlite3
+
+        with closing(sqlite3.connect(store._path)) as connection:
+            rows = connection.execute("SELECT id FROM lamella_session").fetchall()
+    else:
+        import sqlalchemy
+
+        with store._engine().connect() as connection:
+            rows = connection.execute(sqlalchemy.text("SELECT id FROM lamella_session")).fetchall()
+    return [key for key in keys if key in {row[0] for row in rows}]
+
+
+def test_redis_forgets_old_names(redis_url: str) -> None:
+    """By itself, some minutes later."""
+    import redis
+
+    store = open_store(redis_url, time.time)
+    old, new = new_keys(2)
+    store.create(old, record(a=1))
+    store.commit(old, 1, change({"a": 1}, rename=new))
+
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        left = {key: client.pttl(key) for key in client.scan_iter(f"*{old}*")}
+
+    assert len(left) == 1
+    assert all(0 < milliseconds <= MOVED_SECONDS * 1000 for milliseconds in left.values())
+    store.delete(new)
+    store.close()
 
 
 @every_store
@@ -337,6 +476,106 @@ def test_a_request_that_ends_after_logout_changes_nothing(url: str) -> None:
     assert "Max-Age=0" in slow[0].header("Set-Cookie")
     assert answer.header("Set-Cookie") is None
     assert ask(layer, "read", cookie).text == ""
+
+
+class During:
+    """``/?during=WHAT``: looks at the session, lets *others* happen, and only then does what ``Counter`` does."""
+
+    def __init__(self) -> None:
+        self.others: Callable[[], object] = lambda: None
+
+    def __call__(self, request: dict[str, Any], start_response: Any) -> Any:
+        query = request["QUERY_STRING"]
+        if query.startswith("during="):
+            len(request["lamella.session"])
+            self.others()
+            request["QUERY_STRING"] = query.removeprefix("during=")
+        return Counter()(request, start_response)
+
+
+@every_store
+def test_a_logout_reaches_what_was_rotated_meanwhile(url: str) -> None:
+    """The rotation was first, even several times: the new ids die with the old one."""
+    app = During()
+    layer = SessionMiddleware(app, secret=SECRET, store=url)
+    cookies = [cookie_of(ask(layer, "set=a"))]
+
+    def login() -> None:
+        cookies.append(cookie_of(ask(layer, "login=alice", cookies[-1])))
+
+    def thrice() -> None:
+        for _ in range(3):
+            login()
+
+    app.others = thrice
+    answer = ask(layer, "during=logout", cookies[0])
+
+    assert "Max-Age=0" in str(answer.header("Set-Cookie"))
+    assert len(set(cookies)) == 4
+    assert [ask(layer, "read", cookie).text for cookie in cookies] == [""] * 4
+
+
+@every_store
+def test_a_rotation_does_not_survive_a_logout_meanwhile(url: str) -> None:
+    """The logout was first: there is nothing to rotate, and no id is handed out."""
+    app = During()
+    layer = SessionMiddleware(app, secret=SECRET, store=url)
+    cookie = cookie_of(ask(layer, "set=a"))
+    app.others = lambda: ask(layer, "logout", cookie)
+
+    answer = ask(layer, "during=login=alice", cookie)
+
+    assert answer.header("Set-Cookie") is None
+    assert ask(layer, "read", cookie).text == ""
+
+
+@every_store
+def test_a_logout_with_the_id_of_a_moment_ago_ends_the_session(url: str) -> None:
+    """It was sent before the browser had the new id. It sees nothing of the session, and can do nothing else to it."""
+    app = SessionMiddleware(Counter(), secret=SECRET, store=url)
+    before = cookie_of(ask(app, "set=a"))
+    after = cookie_of(ask(app, "login=alice", before))
+
+    assert ask(app, "read", before).text == ""
+    ask(app, "set=b", before)
+    ask(app, "login=mallory", before)
+    assert ask(app, "read", after).text == "a=1,user=alice"
+
+    ask(app, "logout", before)
+    assert ask(app, "read", after).text == ""
+
+
+@every_store
+def test_a_logout_beside_a_rotation_leaves_nothing(url: str) -> None:
+    """At the same moment, in threads, again and again: whoever is first, no id is alive afterwards."""
+    app = During()
+    layer = SessionMiddleware(app, secret=SECRET, store=url)
+    both = threading.Barrier(2)
+    app.others = lambda: both.wait(30)
+    for _ in range(max(20, ROUNDS // 10)):
+        cookie = cookie_of(ask(layer, "set=a"))
+        answers: dict[int, Response] = {}
+
+        def race(number: int, cookie: str = cookie, answers: dict[int, Response] = answers) -> None:
+            answers[number] = ask(layer, ("during=logout", "during=login=alice")[number], cookie)
+
+        in_two_threads(race)
+
+        assert [answer.code for answer in answers.values()] == [200, 200]
+        assert ask(layer, "read", cookie).text == ""
+        if answers[1].header("Set-Cookie"):
+            assert ask(layer, "read", cookie_of(answers[1])).text == ""
+
+
+@every_store
+def test_a_rotation_takes_no_lock_along(url: str) -> None:
+    """Under ``lock`` the next request has the new id at once, not after thirty seconds."""
+    app = SessionMiddleware(Counter(), secret=SECRET, store=url, lock=True)
+    after = cookie_of(ask(app, "login=alice", cookie_of(ask(app, "set=a"))))
+    begun = time.monotonic()
+
+    assert ask(app, "read", after).text == "a=1,user=alice"
+    assert time.monotonic() - begun < 5
 
 
 @every_store
