@@ -24,8 +24,6 @@ _SAFELISTED = frozenset({"GET", "HEAD", "POST"})
 # What one preflight may ask for; browsers send a handful, servers cut a field at 8 KiB.
 _MOST_HEADERS = 64
 _LABELS = late_pattern(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+")
-_REMEMBERED_ORIGINS = 256
-_LONGEST_REMEMBERED = 1024
 
 
 class Policy:
@@ -39,12 +37,9 @@ class Policy:
         "_allow",
         "_allowed_headers",
         "_allowed_methods",
-        "_denied",
         "_exact",
         "_preflight",
         "_reflect",
-        "_remembered",
-        "_remembered_preflights",
         "_tests",
         "constant",
         "credentials",
@@ -73,7 +68,6 @@ class Policy:
         self._allowed_headers = frozenset(name.lower() for name in names)
         exposed = _read_names("expose", expose, self.credentials)
         self._allow: Headers = [("Access-Control-Allow-Credentials", "true")] if self.credentials else []
-        self._denied: Headers = []
         self._preflight = list(self._allow)
         if exposed:
             self._allow.append(("Access-Control-Expose-Headers", ", ".join(exposed)))
@@ -82,8 +76,6 @@ class Policy:
             self._preflight.append(("Access-Control-Allow-Headers", ", ".join(names)))
         if max_age is not None:
             self._preflight.append(("Access-Control-Max-Age", str(int(duration("max_age", max_age)))))
-        self._remembered: dict[str, Headers] = {}
-        self._remembered_preflights: dict[tuple[str, str, str, bool], Headers] = {}
 
     def allows(self, origin: str) -> bool:
         """Tell whether *origin*, byte for byte as the client sent it, is allowed."""
@@ -96,23 +88,12 @@ class Policy:
         return parsed is not None and str(parsed) == origin and any(test(origin) for test in self._tests)
 
     def answer_fields(self, origin: str | None) -> Headers:
-        """Return what to add to an actual answer; always the same list for the same origin."""
+        """Return what to add to an actual answer."""
         if self.constant:
-            fields = self._remembered.get("*")
-            if fields is None:
-                fields = self._remembered["*"] = [("Access-Control-Allow-Origin", "*"), *self._allow]
-            return fields
-        if origin is None:
-            return self._denied
-        fields = self._remembered.get(origin)
-        if fields is not None:
-            return fields
-        if not self.allows(origin):
-            return self._denied
-        fields = [("Access-Control-Allow-Origin", origin), *self._allow]
-        if len(self._remembered) < _REMEMBERED_ORIGINS:
-            self._remembered[origin] = fields
-        return fields
+            return [("Access-Control-Allow-Origin", "*"), *self._allow]
+        if origin is None or not self.allows(origin):
+            return []
+        return [("Access-Control-Allow-Origin", origin), *self._allow]
 
     def preflight_fields(self, origin: str, method: str, headers: str, *, private: bool) -> Headers | str:
         """Answer a preflight (Fetch standard, "CORS-preflight fetch").
@@ -126,10 +107,6 @@ class Policy:
         Returns:
             The fields that allow the request, or why it is refused.
         """
-        key = (origin, method, headers, private)
-        remembered = self._remembered_preflights.get(key)
-        if remembered is not None:
-            return remembered
         if not self.allows(origin):
             return "the origin is not allowed"
         if method not in self._allowed_methods and method not in _SAFELISTED:
@@ -146,9 +123,6 @@ class Policy:
             fields.append(("Access-Control-Allow-Headers", ", ".join(asked)))
         if private:
             fields.append(("Access-Control-Allow-Private-Network", "true"))
-        # A browser sends the same few for each page of an app.
-        if len(self._remembered_preflights) < _REMEMBERED_ORIGINS and len(origin) + len(headers) < _LONGEST_REMEMBERED:
-            self._remembered_preflights[key] = fields
         return fields
 
 
