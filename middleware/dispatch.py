@@ -21,7 +21,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from lamella.stack.kernel.asgi import as_wsgi
-from lamella.stack.kernel.body import BodyReader, body_length
 from lamella.stack.kernel.environ import direct
 from lamella.stack.kernel.errors import BadRequestError, ConfigError
 from lamella.stack.kernel.http import parse_host
@@ -30,9 +29,10 @@ from lamella.stack.kernel.mounts import fault_of_mount, innermost, is_a
 from lamella.stack.kernel.options import App, Size, choice, size
 from lamella.stack.kernel.order import Inside
 from lamella.stack.kernel.paths import canonical_path
-from lamella.stack.kernel.response import answer, edit_headers, refuse, substitute
+from lamella.stack.kernel.response import answer, edit_headers, refuse
 
 from ._dispatch import encode_path, fault_of_host, fault_of_prefix, find_host, redirect_target, repair
+from ._dispatch_cascade import cascade_of
 from ._head import head_as_get
 from ._lazy import LazyApp
 
@@ -47,9 +47,6 @@ __all__ = ["DispatchMiddleware"]
 ORIGINAL = "lamella.dispatch.original"
 _KEYS = ("app", "cookies", "relocate", "head")
 _UNKNOWN: Final = (None, False)
-# An app refused in these words; the next of the cascade may know better (Rack and Paste try the same two).
-_NOT_MINE = ("404", "405")
-_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 # How many paths are remembered, and how long a remembered one may be: at most half a megabyte.
 _MEMO_SIZE, _MEMO_LENGTH = 1024, 256
 
@@ -107,7 +104,7 @@ class DispatchMiddleware:
                 raise ConfigError(f"mounts.{prefix}", found.value, found.expected)
         _refuse_two_djangos(app, mounted)
         by_host = _by_host(hosts)
-        fallback = _cascade(app, cascade, size("cascade_limit", cascade_limit))
+        fallback = cascade_of((direct(app), *_more_apps(cascade)), size("cascade_limit", cascade_limit))
 
         #: The mounted apps by prefix and by host, for tools that draw the stack.
         self.mounts: Mapping[str, WSGIApplication] = MappingProxyType({p: m.app for p, m in mounted.items()})
@@ -120,7 +117,8 @@ class DispatchMiddleware:
         )
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        return self.wsgi_closure(environ, start_response)
+        closure = self.wsgi_closure  # a call of an attribute costs more
+        return closure(environ, start_response)
 
 
 class _Mount:
@@ -194,6 +192,12 @@ def _app(option: str, target: object) -> WSGIApplication:
     return as_wsgi(option, target)
 
 
+def _more_apps(cascade: object) -> list[WSGIApplication]:
+    if isinstance(cascade, (str, bytes, Mapping)) or not isinstance(cascade, Iterable):
+        raise ConfigError("cascade", cascade, "a list of apps")
+    return [direct(_app(f"cascade.{index}", item)) for index, item in enumerate(cascade)]
+
+
 def _by_host(hosts: Mapping[str, App]) -> dict[str, _Mount]:
     found: dict[str, _Mount] = {}
     for pattern, target in _table("hosts", hosts).items():
@@ -237,8 +241,8 @@ def _refuse_two_djangos(root: object, mounted: Mapping[str, _Mount]) -> None:
 
 #: A prefix's app and spelling, and whether longer prefixes go on from it.
 _Node = tuple["tuple[WSGIApplication, str] | None", bool]
-#: App, prefix (empty for none), SCRIPT_NAME and PATH_INFO inside, and those outside.
-_Route = tuple["WSGIApplication", str, str, str, Mapping[str, str]]
+#: App, prefix, what is other in its environ (None where nothing is), and whether it is the mount without its slash.
+_Route = tuple["WSGIApplication", str, "dict[str, Any] | None", bool]
 
 
 def _nodes(mounted: Mapping[str, _Mount]) -> dict[str, _Node]:
@@ -263,11 +267,10 @@ def _closure(
 ) -> WSGIApplication:
     key = MOUNT.name
     # The canonical path of a path never changes, so what was asked before needs no second look.
-    memo: dict[str, _Route] = {}
-    known = memo.get
+    known: dict[str, _Route] = {}
 
-    def route(path_info: str, path: str, script_name: str) -> _Route:
-        """Find the longest prefix of *path*, and what the mounted app will see."""
+    def route(environ: WSGIEnvironment, path: str, path_info: str, script_name: str) -> _Route:
+        """Find the longest prefix of the canonical *path*, and what the mounted app will see."""
         # The prefixes of the path, shortest first, for as long as some mount goes on from there.
         at = path.find("/", 1)
         found, goes_on = nodes.get(path if at < 0 else path[:at], _UNKNOWN)
@@ -276,11 +279,14 @@ def _closure(
             target, goes_on = nodes.get(path if at < 0 else path[:at], _UNKNOWN)
             found = target or found
         if found is None:
-            return fallback, "", "", "", _NOTHING
+            return fallback, "", None, False
         app, prefix = found
-        original = MappingProxyType({"SCRIPT_NAME": script_name, "PATH_INFO": path_info})
         # Prefixes are ASCII, so as many characters of the canonical path as of the raw one.
-        return app, prefix, script_name + prefix, path_info[len(prefix) :], original
+        rest = path_info[len(prefix) :]
+        changes: dict[str, Any] = {"SCRIPT_NAME": script_name + prefix, "PATH_INFO": rest}
+        if ORIGINAL not in environ:
+            changes[ORIGINAL] = MappingProxyType({"SCRIPT_NAME": script_name, "PATH_INFO": path_info})
+        return app, prefix, changes, not rest
 
     def slow_route(environ: WSGIEnvironment) -> _Route:
         """Check and route a request whose path is not known.
@@ -292,35 +298,34 @@ def _closure(
         path = canonical_path(environ)
         if hosts and (matched := _match_host(environ, hosts)) is not None:
             environ[key] = matched
-            return hosts[matched], "", "", "", _NOTHING
-        found = route(path_info, path, script_name)
-        if not (script_name or hosts) and len(path_info) <= _MEMO_LENGTH:
-            if len(memo) >= _MEMO_SIZE:
-                memo.clear()
-            memo[path_info] = found
+            return hosts[matched], "", None, False
+        found = route(environ, path, path_info, script_name)
+        # Without a script name nothing was shifted before, so what is remembered has the original in it.
+        if not (script_name or hosts or ORIGINAL in environ) and len(path_info) <= _MEMO_LENGTH:
+            if len(known) >= _MEMO_SIZE:
+                known.clear()
+            known[path_info] = found
         return found
 
     def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        found = None if environ.get("SCRIPT_NAME") else known(environ.get("PATH_INFO", ""))
+        try:
+            found = None if environ["SCRIPT_NAME"] else known[environ["PATH_INFO"]]
+        except KeyError:  # not known, or absent: PEP 3333 lets servers leave out what is empty
+            found = None
         if found is None:
             try:
                 found = slow_route(environ)
             except BadRequestError as error:
                 return refuse(environ, start_response, error)
-        app, prefix, mounted_at, rest, original = found
-        if not prefix:
+        app, prefix, changes, at_root = found
+        if changes is None:
             return app(environ, start_response)
-        if redirects and not rest and environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+        if at_root and redirects and environ["REQUEST_METHOD"] in ("GET", "HEAD"):
             location = [("Location", redirect_target(environ, prefix))]
             return answer(environ, start_response, "308 Permanent Redirect", b"", location)
-        shifted = environ.copy()
         # In the outer environ too: the log tells which mount answered.
-        environ[key] = shifted[key] = prefix
-        shifted["SCRIPT_NAME"] = mounted_at
-        shifted["PATH_INFO"] = rest
-        if ORIGINAL not in environ:
-            shifted[ORIGINAL] = original
-        return app(shifted, start_response)
+        environ[key] = prefix
+        return app(environ | changes, start_response)
 
     return wsgi_closure
 
@@ -338,86 +343,3 @@ def _match_host(environ: WSGIEnvironment, hosts: Mapping[str, object]) -> str | 
             return None
         raise BadRequestError("the Host is malformed")
     return find_host(hosts, asked.host, asked.port)
-
-
-# --- cascade ------------------------------------------------------------------------------------
-
-
-def _cascade(app: WSGIApplication, more: Sequence[App], limit: int) -> WSGIApplication:
-    """Return *app*, followed by *more* where it answers 404 or 405."""
-    if isinstance(more, (str, bytes, Mapping)) or not isinstance(more, Iterable):
-        raise ConfigError("cascade", more, "a list of apps")
-    apps = (direct(app), *(direct(_app(f"cascade.{index}", item)) for index, item in enumerate(more)))
-    if len(apps) == 1:
-        return apps[0]
-
-    def cascade(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        try:
-            body = _Replay(environ, limit)
-        except BadRequestError as error:
-            return refuse(environ, start_response, error)
-        return attempt(environ.copy(), body, 0, environ, start_response)
-
-    def attempt(
-        pristine: WSGIEnvironment, body: _Replay, index: int, environ: WSGIEnvironment, start_response: StartResponse
-    ) -> Iterable[bytes]:
-        """Ask the app of that index; each gets an environ of its own, because an app may spoil it."""
-        if index + 1 == len(apps):
-            return apps[index]({**pristine, "wsgi.input": body}, start_response)
-
-        def next_app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-            body.rewind()
-            return attempt(pristine, body, index + 1, environ, start_response)
-
-        def choose(status: str, headers: Headers) -> WSGIApplication | None:
-            return next_app if status[:3] in _NOT_MINE and body.is_whole else None
-
-        return substitute(apps[index], {**pristine, "wsgi.input": body}, start_response, choose)
-
-    return cascade
-
-
-class _Replay(BodyReader):
-    """A request body that remembers what was read of it, up to a limit, to be read again.
-
-    Nothing is read ahead: an app that answers 404 without looking at the body costs nothing.
-    """
-
-    __slots__ = ("_at", "_kept", "_limit", "is_whole")
-
-    def __init__(self, environ: WSGIEnvironment, limit: int) -> None:
-        super().__init__(environ["wsgi.input"], body_length(environ))
-        self._limit = limit
-        self._kept = bytearray()
-        self._at = 0
-        #: Whether everything read so far can be read again.
-        self.is_whole = True
-
-    def rewind(self) -> None:
-        """Begin again."""
-        self._at = 0
-
-    def _get(self, size: int, *, line: bool) -> bytes:
-        """Read from what is kept; from the stream where that is used up."""
-        kept = self._kept
-        if self._at < len(kept):
-            end = min(self._at + size, len(kept))
-            if line:
-                end = kept.find(b"\n", self._at, end) + 1 or end
-            data = bytes(kept[self._at : end])
-            self._at = end
-            if len(data) == size or (line and data.endswith(b"\n")):
-                return data
-            return data + super()._get(size - len(data), line=line)
-        return super()._get(size, line=line)
-
-    def received(self, data: bytes, asked: int) -> bytes:
-        if self.is_whole:
-            self.is_whole = len(self._kept) + len(data) <= self._limit
-            if self.is_whole:
-                self._kept += data
-                self._at = len(self._kept)
-            else:
-                self._kept.clear()
-                self._at = 0
-        return data
