@@ -12,6 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,10 @@ def run(group: Group, effort: Effort) -> Results:
         print("wrk is not installed: nothing is measured behind servers", file=sys.stderr)
         return {}
     seconds, rounds = (2.0, 2) if effort.all else (1.0, 1)
-    return _requests(seconds, rounds) if group.name == "served" else _files(group, seconds, rounds)
+    which = servers.SERVERS if effort.all else servers.SERVERS[:1]
+    if group.name == "served":
+        return _requests(which, seconds, rounds)
+    return _files(group, (*which, "nginx"), seconds, rounds)
 
 
 def _cookie(port: int) -> str:
@@ -146,10 +150,10 @@ def _check_served(port: int, headers: dict[str, str], log: Path) -> None:
     raise AssertionError("a line is missing in the log")
 
 
-def _requests(seconds: float, rounds: int) -> Results:
+def _requests(which: Sequence[str], seconds: float, rounds: int) -> Results:
     samples: dict[tuple[str, str], list[float]] = {}
     for number in range(rounds):
-        for server in servers.SERVERS:
+        for server in which:
             progress(f"served: {server}, round {number + 1} of {rounds}")
             for name in random.sample(list(APPS), len(APPS)):
                 with ExitStack() as stack:
@@ -167,10 +171,10 @@ def _requests(seconds: float, rounds: int) -> Results:
     return _results(samples, APPS)
 
 
-def _files(group: Group, seconds: float, rounds: int) -> Results:
+def _files(group: Group, which: Sequence[str], seconds: float, rounds: int) -> Results:
     samples: dict[tuple[str, str], list[float]] = {}
     for number in range(rounds):
-        for server in (*servers.SERVERS, "nginx"):
+        for server in which:
             progress(f"served-files: {server}, round {number + 1} of {rounds}")
             for name in random.sample(list(FILE_APPS), len(FILE_APPS)) if server != "nginx" else ["nginx"]:
                 with ExitStack() as stack:
