@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
     from .hooks import Scope
+    from .nodes import Node
     from .router import Router
     from .rule_table import RuleTable
     from .rules import Rule
-    from .tree import Node
     from .views import View
 
 __all__ = ["Serving"]
@@ -138,8 +138,11 @@ class Serving:
                 if node.methods:
                     node.allow = node.allow or _allow(node.methods)
                     return self._fail(method, node.allow, environ, start_response)
-            # A slash more or less at the end changes nothing: the segment stays.
-            elif segment and node.waiting is None and not node.edges and not node.tails:
+            # A slash more or less at the end changes nothing: the segment stays. The literals are looked at
+            # again, because another request may have made them of the rule that waited here.
+            elif (
+                segment and node.waiting is None and segment not in node.literals and not node.edges and not node.tails
+            ):
                 try:
                     canonical_path(environ)
                 except AmbiguousPathError as error:
