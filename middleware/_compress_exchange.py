@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from lamella.stack.kernel.response import ExcInfo, Headers, close
@@ -17,19 +17,33 @@ __all__ = ["Exchange", "Make", "weakened"]
 #: Fields that describe the bytes as they were (RFC 9110 sections 8.6 and 14.3; RFC 9530).
 _OF_THE_BYTES = frozenset({"content-length", "accept-ranges", "content-md5", "digest", "content-digest"})
 
-Make = Callable[["WSGIEnvironment", str, Headers], tuple[Headers, "Compressor | None", str]]
+#: Takes the request, the codings that its client wants, status and headers.
+Make = Callable[["WSGIEnvironment", Sequence[str], str, Headers], tuple[Headers, "Compressor | None", str]]
 
 
 class Exchange:
     """One answer: its start is held back until the app has returned, so that a whole body keeps its length."""
 
-    __slots__ = ("_compressor", "_environ", "_held", "_make", "_returned", "_start_response", "_write", "is_head")
+    __slots__ = (
+        "_compressor",
+        "_environ",
+        "_held",
+        "_make",
+        "_returned",
+        "_start_response",
+        "_wanted",
+        "_write",
+        "is_head",
+    )
 
-    def __init__(self, environ: WSGIEnvironment, start_response: StartResponse, make: Make) -> None:
+    def __init__(
+        self, environ: WSGIEnvironment, start_response: StartResponse, make: Make, wanted: Sequence[str]
+    ) -> None:
         self._environ = environ
         self.is_head = environ.get("REQUEST_METHOD") == "HEAD"  # now: the app may do to environ what it wants
         self._start_response = start_response
         self._make = make
+        self._wanted = wanted
         self._compressor: Compressor | None = None
         self._held: tuple[str, Headers, str, ExcInfo] | None = None
         self._returned = False
@@ -39,7 +53,7 @@ class Exchange:
         """``start_response`` for the app inside."""
         if self._write is not None:  # begun already: the server decides what a second call is worth
             return self._begin(status, headers, exc_info)
-        headers, self._compressor, coding = self._make(self._environ, status, headers)
+        headers, self._compressor, coding = self._make(self._environ, self._wanted, status, headers)
         if self._compressor is None:
             self._held = None
             self._write = self._begin(status, headers, exc_info)

@@ -13,21 +13,23 @@ compressed beforehand are better served by ``static``; both get along.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from lamella.stack.kernel.environ import direct
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.http import accepted_codings, parse_list
 from lamella.stack.kernel.options import Size, choice, size, strings
 from lamella.stack.kernel.order import Outside
-from lamella.stack.kernel.response import Headers, add_vary, get_header, has_body
+from lamella.stack.kernel.response import add_vary, get_header, has_body, name_kinds
 
 from ._compress_exchange import Exchange, weakened
 from ._compressors import CODINGS, Compressor, PaddedGzip, maker
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from lamella.stack.kernel.response import ExcInfo, Headers
 
 __all__ = ["CompressMiddleware"]
 
@@ -98,6 +100,7 @@ class CompressMiddleware:
         makers = {coding: maker(coding) for coding in codings}
         least = size("min_size", min_size)
         is_compressible = _type_test(strings("types", types, _is_type, 'media types such as "text/*"'))
+        could_shrink = _shrink_test(is_compressible, least)
         pads = choice("breach", breach, ("pad", "off")) == "pad"
         inner = direct(app)
         remembered: dict[str, list[str]] = {}
@@ -110,28 +113,39 @@ class CompressMiddleware:
                     remembered[accept_encoding] = found
             return found
 
-        def make(environ: WSGIEnvironment, status: str, headers: Headers) -> tuple[Headers, Compressor | None, str]:
+        def make(
+            environ: WSGIEnvironment, wanted: Sequence[str], status: str, headers: Headers
+        ) -> tuple[Headers, Compressor | None, str]:
             """Decide for one answer: its headers, and what compresses it with which coding."""
-            accept = environ.get("HTTP_ACCEPT_ENCODING")
             if status.startswith("304"):
-                return _unchanged(environ, headers, accept is not None and acceptable(accept)[:1]), None, ""
-            if not _could_shrink(status, headers, is_compressible, least):
+                return _unchanged(environ, headers), None, ""
+            if not could_shrink(status, headers):
                 return headers, None, ""
             headers = add_vary(headers, "Accept-Encoding")
-            wanted = acceptable(accept) if accept is not None else []
-            coding = wanted[0] if wanted else "identity"
-            if coding == "identity":
-                return headers, None, ""
             if pads and _is_private(headers):
                 if "gzip" not in wanted:
                     return headers, None, ""
                 return headers, PaddedGzip(), "gzip"
-            return headers, makers[coding](), coding
+            return headers, makers[wanted[0]](), wanted[0]
 
         def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-            exchange = Exchange(environ, start_response, make)
-            body = inner(environ, exchange.start)
-            return exchange.body(body)
+            accept = environ.get("HTTP_ACCEPT_ENCODING", "")
+            wanted = remembered.get(accept)
+            if wanted is None:
+                wanted = acceptable(accept)
+            if wanted and wanted[0] != "identity":
+                exchange = Exchange(environ, start_response, make, wanted)
+                return exchange.body(inner(environ, exchange.start))
+
+            # Nothing is compressed; a cache must know that for others it may be.
+            def start(status: str, headers: Headers, exc_info: ExcInfo = None, /) -> Callable[[bytes], object]:
+                if could_shrink(status, headers):
+                    headers = add_vary(headers, "Accept-Encoding")
+                if exc_info is None:
+                    return start_response(status, headers)
+                return start_response(status, headers, exc_info)
+
+            return inner(environ, start)
 
         self.wsgi_closure = wsgi_closure
 
@@ -139,22 +153,33 @@ class CompressMiddleware:
         return self.wsgi_closure(environ, start_response)
 
 
-def _could_shrink(status: str, headers: Headers, is_compressible: Callable[[str], bool], least: int) -> bool:
-    """Tell whether an answer could be compressed for some client."""
-    if not has_body(status) or status.startswith("206"):
-        return False
-    content_type = ""
-    for name, value in headers:
-        lower = name.lower()
-        if lower == "content-type":
-            content_type = value
-        elif (
-            lower in ("content-encoding", "content-range")
-            or (lower == "content-length" and value.isdigit() and int(value) < least)
-            or (lower == "cache-control" and "no-transform" in _directives(value))  # RFC 9111 section 5.2.2.6
-        ):
+def _shrink_test(is_compressible: Callable[[str], bool], least: int) -> Callable[[str, Headers], bool]:
+    """Return what tells whether an answer could be compressed for some client."""
+    kinds, kind_of = name_kinds(
+        ("Content-Type", "Content-Encoding", "Content-Range", "Content-Length", "Cache-Control")
+    )
+    smallest = str(least)
+    digits = len(smallest)
+
+    def could_shrink(status: str, headers: Headers) -> bool:
+        if status != "200 OK" and (not has_body(status) or status.startswith("206")):
             return False
-    return bool(content_type) and is_compressible(content_type)
+        content_type = ""
+        for name, value in headers:
+            kind = kinds[name] if name in kinds else kind_of(name)
+            if not kind:
+                continue
+            if kind == "content-type":
+                content_type = value
+            elif kind == "content-length":
+                # Of as many digits, the smaller number comes first as text too.
+                if (len(value) < digits or (len(value) == digits and value < smallest)) and value.isdigit():
+                    return False
+            elif kind != "cache-control" or "no-transform" in _directives(value):  # RFC 9111 section 5.2.2.6
+                return False
+        return bool(content_type) and is_compressible(content_type)
+
+    return could_shrink
 
 
 def _directives(cache_control: str) -> set[str]:
@@ -170,10 +195,8 @@ def _is_private(headers: Headers) -> bool:
     return bool({"cookie", "authorization"} & {name.lower() for name in parse_list(get_header(headers, "vary") or "")})
 
 
-def _unchanged(environ: WSGIEnvironment, headers: Headers, wanted: Any) -> Headers:
+def _unchanged(environ: WSGIEnvironment, headers: Headers) -> Headers:
     """A 304 has the tag and the Vary of the answer that the client has kept (RFC 9110 section 15.4.5)."""
-    if not wanted or wanted == ["identity"]:
-        return headers
     tag = get_header(headers, "etag")
     sent = parse_list(environ.get("HTTP_IF_NONE_MATCH", ""))
     if tag is None or "W/" + tag.removeprefix("W/") not in sent:

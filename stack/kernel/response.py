@@ -29,6 +29,7 @@ __all__ = [
     "get_header",
     "has_body",
     "hook_close",
+    "name_kinds",
     "name_test",
     "on_close",
     "refuse",
@@ -40,7 +41,7 @@ __all__ = [
 Headers: TypeAlias = list[tuple[str, str]]
 ExcInfo: TypeAlias = "tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None] | None"
 
-# How many names a name_test() remembers: apps use some dozens, and may make them up.
+# How many names are remembered by name_test() and name_kinds(): apps use some dozens, and may make them up.
 _NAMES, _NAME_LENGTH = 256, 64
 
 
@@ -109,6 +110,29 @@ def name_test(names: Iterable[str]) -> tuple[Set[str], Callable[[str], bool]]:
         return found
 
     return others, is_one
+
+
+def name_kinds(names: Iterable[str]) -> tuple[dict[str, str], Callable[[str], str]]:
+    """Return a table that has names of headers as apps write them, and what tells those that are not in it.
+
+    Both say which of *names* it is, in lower case, and ``""`` for any other. The function puts it into the table,
+    within bounds, so that for the names that apps use, one look-up is enough.
+
+    >>> kinds, kind_of = name_kinds(["Vary"])
+    >>> kind_of("VARY"), kind_of("Content-Type"), kinds
+    ('vary', '', {'VARY': 'vary', 'Content-Type': ''})
+    """
+    wanted = frozenset(name.lower() for name in names)
+    kinds: dict[str, str] = {}
+
+    def kind_of(name: str) -> str:
+        lower = name.lower()
+        found = lower if lower in wanted else ""
+        if len(kinds) < _NAMES and len(name) < _NAME_LENGTH:
+            kinds[name] = found
+        return found
+
+    return kinds, kind_of
 
 
 def check_header(name: str, value: str) -> tuple[str, str]:

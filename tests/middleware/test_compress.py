@@ -317,3 +317,33 @@ def test_refuses_malformed_options(options: dict[str, Any]) -> None:
     """What is wrong is told when the stack is built."""
     with pytest.raises(ConfigError):
         CompressMiddleware(RecordingApp(), **options)
+
+
+@pytest.mark.parametrize("accept", [None, "gzip"])
+@pytest.mark.parametrize("least", [0, 1, 10, 99, 500])
+@pytest.mark.parametrize("length", ["0", "9", "10", "98", "99", "100", "499", "500", "5000", "", "five", "-1", "1 "])
+def test_what_is_small_is_told_by_its_length(accept: str | None, least: int, length: str) -> None:
+    """As a number; what is none says nothing. Whoever asks, the answer varies or it does not."""
+
+    def app(request: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [HTML, ("Content-Length", length)])
+        return iter([TEXT])
+
+    response = ask(CompressMiddleware(app, encodings=["gzip"], min_size=least), accept)
+
+    assert (response.header("Vary") is None) == (length.isdigit() and int(length) < least)
+
+
+@pytest.mark.parametrize("accept", ["gzip", "identity"])
+def test_an_app_may_clear_its_environ(accept: str) -> None:
+    """What the client accepts was read before."""
+
+    def app(request: dict[str, Any], start_response: Any) -> Any:
+        request.clear()
+        start_response("200 OK", [HTML])
+        return iter([TEXT])
+
+    response = ask(CompressMiddleware(app, encodings=["gzip"]), accept)
+
+    assert response.header("Content-Encoding") == (accept if accept == "gzip" else None)
+    assert response.header("Vary") == "Accept-Encoding"

@@ -20,6 +20,7 @@ from lamella.stack.kernel.response import (
     edit_headers,
     get_header,
     has_body,
+    name_kinds,
     name_test,
     on_close,
     refuse,
@@ -257,8 +258,8 @@ def test_refusals_say_why_and_are_not_kept() -> None:
     assert response.header("Cache-Control") == "no-store"
 
 
-def test_a_name_test_tells_apart_and_forgets_nothing_it_must_know() -> None:
-    """In whatever spelling; what it remembers is bounded, and is never one of the names."""
+def test_a_name_test_tells_apart_and_is_bounded() -> None:
+    """In whatever spelling; what it remembers is never one of the names."""
     others, is_one = name_test(["Vary", "etag"])
 
     for number in range(600):
@@ -269,3 +270,16 @@ def test_a_name_test_tells_apart_and_forgets_nothing_it_must_know() -> None:
         assert name not in others
     assert len(others) == 256
     assert not is_one("X-599")
+
+
+def test_kinds_of_names_are_told_apart_and_bounded() -> None:
+    """In whatever spelling, whatever else was asked before."""
+    kinds, kind_of = name_kinds(["Vary", "etag"])
+
+    for number in range(600):
+        assert kind_of(f"X-{number}") == ""
+    assert kind_of("X" * 1000) == ""
+    for name in ("Vary", "vary", "VARY", "ETag", "etag"):
+        assert kind_of(name) == name.lower()
+    assert len(kinds) == 256
+    assert max(map(len, kinds)) < 64
