@@ -70,8 +70,13 @@ def canonical_path(environ: WSGIEnvironment) -> str:
             control character, or a percent-encoded octet left after decoding; in ``SCRIPT_NAME``
             or ``PATH_INFO``. Answer it with 400: :func:`lamella.stack.kernel.response.refuse`.
     """
-    path_info: str = environ.get("PATH_INFO", "")
-    script_name: str = environ.get("SCRIPT_NAME", "")
+    try:
+        path_info: str = environ["PATH_INFO"]
+        script_name: str = environ["SCRIPT_NAME"]
+    except KeyError:  # PEP 3333: an empty variable may be absent
+        path_info, script_name = environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", "")
+    if path_info in PLAIN_PATHS and (not script_name or (script_name in PLAIN_PATHS and script_name[-1] != "/")):
+        return path_info
     cached = environ.get(CACHE)
     if cached is not None and cached[1] == path_info and cached[0] == script_name:
         result: str = cached[2]
