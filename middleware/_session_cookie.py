@@ -13,6 +13,7 @@ import os
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from lamella.stack.kernel.cookies import MAX_LINE, CookieFormat, cookie_finder
@@ -38,8 +39,9 @@ __all__ = ["MAX_CHUNKS", "CookieBackend", "Lifetime", "Sealing", "encrypting", "
 MAX_CHUNKS: Final = 10
 # Set-Cookie: "; Max-Age=" and up to 10 digits.
 _MAX_AGE_LENGTH = 20
-# How a chunked value may begin, before its tilde.
-_COUNTS = {str(count): count for count in range(2, MAX_CHUNKS + 1)}
+# How a chunked value may begin, before its tilde: the numbers of the cookies that the others are in.
+_OTHERS = {str(count): [str(number) for number in range(1, count)] for count in range(2, MAX_CHUNKS + 1)}
+_NUMBERS = _OTHERS[str(MAX_CHUNKS)]
 _TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
 
 
@@ -165,7 +167,6 @@ class CookieBackend:
         self._find = cookie_finder(cookie.name, verified=True)
         self._names = [cookie.name, *(f"{cookie.name}-{number}" for number in range(1, MAX_CHUNKS))]
         self._second = self._names[1]
-        self._find_chunk = [cookie_finder(name, verified=True) for name in self._names]
         # Room for the value in one line; the names of the chunks are two characters longer.
         self._room = MAX_LINE - len(cookie.name) - 1 - len(cookie.attributes) - _MAX_AGE_LENGTH
         self._uncut = min(self._room, max_bytes)
@@ -178,8 +179,12 @@ class CookieBackend:
         """Read the first cookie that holds."""
         now = self._clock()
         moment = now * 1000
+        chunks: dict[str, str] | None = None
         for value in self._find(session.header) if session.header else ():
-            opened = self._unseal(value if "~" not in value else self._join(session.header, value))
+            if "~" in value:
+                chunks = self._chunks(session.header) if chunks is None else chunks
+                value = _joined(value, chunks)
+            opened = self._unseal(value)
             if opened is None:
                 continue
             content, key_number = opened
@@ -201,16 +206,16 @@ class CookieBackend:
         session._created = now
         return {}
 
-    def _join(self, header: str, value: str) -> str:
-        """Put the chunks together; empty where one is missing."""
-        count, _, first = value.partition("~")
-        chunks = [first]
-        for number in range(1, _COUNTS.get(count, 0)):
-            found = self._find_chunk[number](header)
-            if not found:
-                return ""
-            chunks.append(found[0])
-        return "".join(chunks) if len(chunks) > 1 else ""
+    def _chunks(self, header: str) -> dict[str, str]:
+        """The values of the cookies that chunks are in, by number, the first of equal names; in one pass."""
+        chunks: dict[str, str] = {}
+        for before, behind in pairwise(f";{header}".split(f"{self._names[0]}-")):
+            number, equals, rest = behind.partition("=")
+            number = number.rstrip(" \t")
+            # As the grammar has it: between a semicolon and "=", with spaces around.
+            if equals and number in _NUMBERS and number not in chunks and before.rstrip(" \t").endswith(";"):
+                chunks[number] = rest.partition(";")[0].strip(" \t")
+        return chunks
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -254,10 +259,15 @@ class CookieBackend:
 
     def _forget(self, header: str, keep: int) -> list[str]:
         """Expire the cookies that the request brought, but the first *keep*."""
-        # What follows the name wherever it stands: a search for each number takes half as long as signing.
-        numbers = {rest.partition("=")[0].strip(" \t") for rest in header.split(f"{self._names[0]}-")[1:]}
-        return [
-            self._cookie.expired(name)
-            for number, (name, find) in enumerate(zip(self._names, self._find_chunk, strict=True))
-            if number >= keep and (number == 0 or str(number) in numbers) and find(header)
-        ]
+        names = [self._names[0]] if keep == 0 and self._find(header) else []
+        names += [f"{self._names[0]}-{number}" for number in sorted(self._chunks(header)) if int(number) >= keep]
+        return [self._cookie.expired(name) for name in names]
+
+
+def _joined(value: str, chunks: dict[str, str]) -> str:
+    """Put the chunks together, of which *value* is the first; empty where one is missing."""
+    count, _, first = value.partition("~")
+    try:
+        return "".join([first, *[chunks[number] for number in _OTHERS[count]]])
+    except KeyError:
+        return ""

@@ -19,6 +19,7 @@ from .late import late_pattern
 
 __all__ = [
     "MAX_LINE",
+    "MAX_VERIFIED",
     "CookieFormat",
     "cookie_finder",
     "decode_value",
@@ -30,6 +31,8 @@ __all__ = [
 
 #: Longest ``Set-Cookie`` value that every browser keeps (RFC 6265 section 6.1: 4096 bytes, attributes included).
 MAX_LINE: Final = 4096
+#: Most cookies of one name that are worth verifying: a field of 100 kB holds 8,000, each of which costs a hash.
+MAX_VERIFIED: Final = 64
 # A name leaves room for the value; browsers drop an attribute over 1024 octets (RFC 6265bis section 5.6).
 _MAX_NAME: Final = 256
 _MAX_ATTRIBUTE: Final = 1024
@@ -78,7 +81,8 @@ def cookie_finder(name: str, *, verified: bool = False) -> Callable[[str], list[
 
     Args:
         name: Of the cookie.
-        verified: The caller verifies values by a signature, so that control characters need no look.
+        verified: The caller verifies values by a signature, so that control characters need no look, and
+            no more than the first ``MAX_VERIFIED`` are returned: browsers send few of one name.
     """
     mark = f"; {name}="
     # One of these is in the field where another cookie of the name is; "name-1" is not one.
@@ -112,6 +116,8 @@ def _all_named(header: str, name: str, verified: bool) -> list[str]:
         key, equals, value = piece.partition("=")
         if equals and key.strip(" \t") == name and (verified or _CONTROL.search(piece) is None):
             values.append(value.strip(" \t"))
+            if verified and len(values) == MAX_VERIFIED:
+                break
     return values
 
 

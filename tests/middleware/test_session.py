@@ -810,6 +810,50 @@ def test_refuses_in_the_same_time_however_much_matches() -> None:
     assert 0.6 < early / late < 1.7
 
 
+@pytest.mark.timing
+@pytest.mark.parametrize("options", [{}, {"encrypt": True}, {"store": "memory:"}], ids=["signed", "encrypted", "id"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "session=x.y;" * 8_000,
+        "session=2~x; session-1=y;" * 4_000,
+        "session=2~x.;" * 2_000 + "session-1=" + "y" * 70_000,
+        "session=10~x.;" * 60 + "".join(f"session-{number}={'y' * 9_000};" for number in range(1, 10)),
+        f"session={'a' * 43}.{'b' * 43};" * 1_000,
+        "session-" * 12_000,
+        "session=10~" * 9_000,
+    ],
+    ids=["forged", "chunked", "a long chunk", "long chunks", "ids", "names", "counts"],
+)
+def test_is_linear_on_any_cookies(options: dict[str, Any], header: str) -> None:
+    """100 kB of anything take less than 50 ms, to read and to expire."""
+    app = RecordingApp(before=lambda request: request["lamella.session"].invalidate())
+    attacked = SessionMiddleware(app, **{"secret": SECRET, **options})
+    call(attacked, environ(cookie="session=x"))
+    begun = time.thread_time()
+    call(attacked, environ(cookie=header))
+
+    assert time.thread_time() - begun < 0.1
+
+
+def test_takes_the_first_chunk_of_each_number() -> None:
+    """By the grammar of the field, whatever stands around, and not a cookie that is only called like a chunk."""
+    browser = Browser()
+    browser.get(put(long="x" * 4000))
+    first, second = (browser.cookies[name] for name in ("session", "session-1"))
+
+    def held(field: str) -> bool:
+        browser.get(dict, cookie=field)
+        return bool(browser.seen == {"long": "x" * 4000})
+
+    assert held(f"session={first};session-1={second}")
+    assert held(f" session-1 =\t{second} ;a=b;\tsession = {first} ; session-1=tossed")
+    assert held(f"session=2~tossed; my-session-1=x; session-1={second}; session={first}; session-10=x")
+    assert not held(f"session={first}; session-1=tossed; session-1={second}")
+    assert not held(f"session={first}; my-session-1={second}")
+    assert not held(f"session={first}; session-1={second}x")
+
+
 # --- the store is down --------------------------------------------------------------------------
 
 

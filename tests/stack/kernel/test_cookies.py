@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamella.stack.kernel.cookies import (
+    MAX_VERIFIED,
     CookieFormat,
     cookie_finder,
     decode_value,
@@ -72,6 +73,12 @@ def test_finds_one_cookie(header: str, name: str, expected: str | None) -> None:
 def test_finds_what_the_parser_reads(header: str) -> None:
     """The fast search and the grammar never disagree."""
     assert find_cookie(header, "sid") == parse_cookies(header).get("sid")
+
+
+def test_finds_few_that_are_worth_verifying() -> None:
+    """Each costs the caller a hash, and no browser sends so many of one name."""
+    assert len(cookie_finder("sid", verified=True)("sid=x;" * 1000)) == MAX_VERIFIED
+    assert len(cookie_finder("sid")("sid=x;" * 1000)) == 1000
 
 
 PIECES = ("sid", "sid-1=", "=", "; ", ";", " ", "\t", "x", "__Host-", '"', "\x00", "\xa0", "é")
