@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING
 
 from .errors import BadRequestError
+from .late import late_pattern
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
@@ -32,7 +33,7 @@ CACHE = "lamella.path"
 # What a second reader might take for a separator, a dot segment or the end of the path: controls,
 # a backslash, an empty or dot segment (also with parameters, which Tomcat strips first), and a
 # percent-encoded octet that survived one decoding (a server that keeps %2F, or a doubly encoded path).
-_AMBIGUOUS = re.compile(
+_AMBIGUOUS = late_pattern(
     r"(?P<control>[\x00-\x1f\x7f-\x9f])"
     r"|(?P<backslash>\\)"
     r"|(?P<empty>//)"
