@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import wraps
+from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import webob
@@ -162,12 +162,12 @@ class Request(webob.Request):
     @property
     def GET(self) -> Any:  # noqa: N802 - WebOb's name
         """The query, a MultiDict; a missing key is a 400."""
-        return _strict(_guard("GET", _get_query)(self))
+        return _strict(_get_query(self))
 
     @property
     def POST(self) -> Any:  # noqa: N802 - WebOb's name
         """The form, a MultiDict; a missing key is a 400. A file has ``filename``, ``file`` and ``type``."""
-        return _strict(_guard("POST", _get_form)(self))
+        return _strict(_get_form(self))
 
     @property
     def params(self) -> Any:
@@ -211,18 +211,9 @@ class Request(webob.Request):
         return f"<Request {self.environ.get('REQUEST_METHOD')} {self.environ.get('PATH_INFO')!r}>"
 
 
-def _get_query(request: Any) -> Any:
-    return _webob.GET.fget(request)
-
-
-def _get_form(request: Any) -> Any:
-    return _webob.POST.fget(request)
-
-
 def _guard(name: str, function: Callable[..., Value]) -> Callable[..., Value]:
     """Return *function*, with what it raises on hostile bytes as a 400."""
 
-    @wraps(function)
     def guarded(*arguments: Any, **named: Any) -> Value:
         try:
             return function(*arguments, **named)
@@ -245,9 +236,11 @@ def _guard_all() -> None:
             guarded = property(_guard(name, found.fget), found.fset, found.fdel, found.__doc__)
             setattr(Request, name, guarded)
         elif name in _METHODS:
-            setattr(Request, name, _guard(name, found))
+            setattr(Request, name, update_wrapper(_guard(name, found), found))
 
 
+_get_query = _guard("GET", _webob.GET.fget)
+_get_form = _guard("POST", _webob.POST.fget)
 _guard_all()
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from lamella.stack.kernel.errors import ConfigError
+from lamella.stack.kernel.records import Record
 
 from .views import parameters_of
 
@@ -102,7 +103,7 @@ class Rule:
         return f"{','.join(self.methods)} {where} ({self.endpoint})"
 
 
-class Inclusion(NamedTuple):
+class Inclusion(Record):
     """Where a sub-router is included."""
 
     parent: Router

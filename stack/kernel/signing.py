@@ -13,7 +13,9 @@ from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from hmac import compare_digest
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+from .records import Record
 
 __all__ = ["SIGNATURE_LENGTH", "Signer", "decode_base64url", "derive_key", "encode_base64url", "signer"]
 
@@ -53,7 +55,7 @@ def decode_base64url(text: str) -> bytes | None:
     return octets if encode_base64url(octets) == text else None
 
 
-class Signer(NamedTuple):
+class Signer(Record):
     """Signs and verifies ASCII messages; from :func:`signer`."""
 
     #: Returns the signature of a message: 43 characters of base64url, as bytes. The first key signs.
