@@ -228,3 +228,37 @@ def test_refuses_a_wrong_size() -> None:
     """When the stack is built."""
     with pytest.raises(ConfigError, match="max_size: expected bytes"):
         ConditionalMiddleware(RecordingApp(), max_size="much")
+
+
+def test_makes_no_tags_where_told_so() -> None:
+    """The answer is the app's own; its own validators are still compared."""
+    blocks = [b"hello"]
+
+    def app(request: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response(
+            "200 OK", [("Content-Type", "text/plain"), *([("ETag", '"a"')] if request["PATH_INFO"] == "/a" else [])]
+        )
+        return blocks
+
+    layer = ConditionalMiddleware(app, etag=False)
+
+    assert layer(environ("GET", "/"), lambda *args: lambda data: None) is blocks
+    assert call(lint(layer), environ("GET", "/")).header("ETag") is None
+    assert call(lint(layer), environ("GET", "/", if_none_match='"a"')).code == 200
+    assert call(lint(layer), environ("GET", "/a", if_none_match='"a"')).code == 304
+
+
+@pytest.mark.parametrize(
+    ("lengths", "is_tagged"), [((), True), (("5",), True), (("6",), False), (("5", "5"), False), (("x",), False)]
+)
+def test_a_tag_is_made_of_what_is_all_there(lengths: tuple[str, ...], is_tagged: bool) -> None:
+    """One list, of one block or several, as long as the app said, if it said it; by the same bytes the same tag."""
+
+    def app(request: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain"), *(("content-length", length) for length in lengths)])
+        return [b"he", b"llo"] if request["PATH_INFO"] == "/2" else [b"hello"]
+
+    tags = {call(ConditionalMiddleware(app), environ("GET", path)).header("ETag") for path in ("/1", "/2")}
+
+    assert len(tags) == 1
+    assert (tags != {None}) == is_tagged
