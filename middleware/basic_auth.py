@@ -14,19 +14,19 @@ password is in every request, readable by all who carry it.
 
 from __future__ import annotations
 
-import base64
 import binascii
 from collections.abc import Callable, Iterable, Mapping
 from types import MethodType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lamella.stack.kernel.auth import (
     UNAUTHORIZED,
     challenging,
-    establish,
+    credentials_of,
     has_controls,
     is_user_name,
-    parse_authorization,
+    mark,
+    marks_of,
     realm_parameter,
     unauthorized_headers,
 )
@@ -105,9 +105,9 @@ class BasicAuthMiddleware:
             remove_identity_headers(environ)
             if key not in environ:
                 field = environ.get("HTTP_AUTHORIZATION", "")
-                identity = recall(field) or _authenticate(field, check)
-                if identity is not None:
-                    establish(environ, identity, "basic_auth")
+                marks = recall(field) or _authenticate(field, check)
+                if marks is not None:
+                    mark(environ, marks, "basic_auth")
                     if consume:
                         del environ["HTTP_AUTHORIZATION"]
                 elif required:
@@ -126,13 +126,12 @@ def _challenge(realm: str) -> str:
     return f'Basic realm={realm_parameter(realm)}, charset="UTF-8"'
 
 
-def _authenticate(field: str, check: Callable[[str, str, str], Identity | None]) -> Identity | None:
-    """Return who the ``Authorization`` field proves to be asking, None where it proves nobody."""
-    credentials = parse_authorization(field) if field else None
-    if credentials is None or credentials.scheme != "basic":
-        return None
-    pair = decode_credentials(credentials.value.lstrip(" "))
-    return None if pair is None else check(*pair, field)
+def _authenticate(field: str, check: Callable[[str, str, str], Identity | None]) -> dict[str, Any] | None:
+    """Return the marks of whom the ``Authorization`` field proves to be asking, None where it proves nobody."""
+    value = credentials_of(field, "basic")
+    pair = decode_credentials(value) if value else None
+    identity = None if pair is None else check(*pair, field)
+    return None if identity is None else marks_of(identity)
 
 
 def decode_credentials(value: str) -> tuple[str, str] | None:
@@ -142,8 +141,8 @@ def decode_credentials(value: str) -> tuple[str, str] | None:
         User and password, or None where anything is malformed or either has a control character.
     """
     try:
-        octets = base64.b64decode(value, validate=True)
-        if base64.b64encode(octets).decode() != value:  # RFC 4648 section 3.5: one text for one value
+        octets = binascii.a2b_base64(value, strict_mode=True)
+        if binascii.b2a_base64(octets, newline=False).decode() != value:  # RFC 4648 section 3.5: one text for one value
             return None
         user, colon, password = octets.decode("utf-8").partition(":")
     except (binascii.Error, ValueError):

@@ -6,7 +6,7 @@ What the auth layers share, so that each sets the same keys and challenges the s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .environ import prefers_html
 from .errors import ConfigError
@@ -23,10 +23,13 @@ __all__ = [
     "Credentials",
     "challenging",
     "client_address",
+    "credentials_of",
     "establish",
     "has_controls",
     "is_browser",
     "is_user_name",
+    "mark",
+    "marks_of",
     "normalized",
     "parse_authorization",
     "realm_parameter",
@@ -73,6 +76,14 @@ def parse_authorization(field: str) -> Credentials | None:
     return Credentials(scheme.lower(), value)
 
 
+def credentials_of(field: str, scheme: str) -> str | None:
+    """Return what an ``Authorization`` field has behind *scheme* (in lower case); None where it has another one."""
+    if len(field) > _MAX_AUTHORIZATION:
+        return None
+    found, _, value = field.strip(" \t").partition(" ")
+    return value.lstrip(" ") if found.lower() == scheme else None
+
+
 def is_user_name(text: str) -> bool:
     """Tell whether *text* may name a user: 1 to 255 printable characters, no white space around them."""
     if text.isascii():
@@ -98,27 +109,38 @@ def has_controls(text: str) -> bool:
     return not text.isprintable() and any(x < " " or "\x7f" <= x <= "\x9f" for x in text)
 
 
-def establish(environ: WSGIEnvironment, identity: Identity, layer: str) -> None:
-    """Make *identity* known to everything inside; in place.
+def marks_of(identity: Identity) -> dict[str, Any]:
+    """Return the environ keys that make *identity* known to everything inside.
 
     ``REMOTE_USER`` is a WSGI string: the UTF-8 bytes of the name as latin-1 characters (PEP 3333,
-    "Unicode Issues"), as Apache and mod_wsgi give it. What the server had there is kept in
-    ``lamella.<layer>.original``.
+    "Unicode Issues"), as Apache and mod_wsgi give it.
+
+    Args:
+        identity: Its ``user`` has passed :func:`is_user_name`.
+    """
+    user = identity.user if identity.user.isascii() else identity.user.encode().decode("latin-1")
+    return {_IDENTITY: identity, "REMOTE_USER": user, "AUTH_TYPE": identity.scheme}
+
+
+def mark(environ: WSGIEnvironment, marks: dict[str, Any], layer: str) -> None:
+    """Set *marks* (:func:`marks_of`), in place; what the server had there is kept in ``lamella.<layer>.original``."""
+    if "REMOTE_USER" in environ or "AUTH_TYPE" in environ:
+        original = {key: environ[key] for key in ("REMOTE_USER", "AUTH_TYPE") if key in environ}
+        environ[f"lamella.{layer}.original"] = original
+    environ |= marks
+    if RECORD in environ:  # as IDENTITY.set() does
+        environ[RECORD][_IDENTITY] = marks[_IDENTITY]
+
+
+def establish(environ: WSGIEnvironment, identity: Identity, layer: str) -> None:
+    """Make *identity* known to everything inside; in place.
 
     Args:
         environ: The request.
         identity: Its ``user`` has passed :func:`is_user_name`.
         layer: Short name of the layer.
     """
-    if "REMOTE_USER" in environ or "AUTH_TYPE" in environ:
-        original = {key: environ[key] for key in ("REMOTE_USER", "AUTH_TYPE") if key in environ}
-        environ[f"lamella.{layer}.original"] = original
-    environ[_IDENTITY] = identity
-    if RECORD in environ:  # as IDENTITY.set() does, without its call
-        environ[RECORD][_IDENTITY] = identity
-    user, scheme, _, _ = identity
-    environ["REMOTE_USER"] = user if user.isascii() else user.encode().decode("latin-1")
-    environ["AUTH_TYPE"] = scheme
+    mark(environ, marks_of(identity), layer)
 
 
 def challenging(value: str) -> Callable[..., Callable[[bytes], object]]:
