@@ -94,7 +94,11 @@ class BodyLimitMiddleware:
         inner = direct(app)
 
         def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-            if not (environ.get("CONTENT_LENGTH") or environ.get("HTTP_TRANSFER_ENCODING") or _may_have_body(environ)):
+            if not (
+                environ.get("CONTENT_LENGTH")
+                or environ.get("HTTP_TRANSFER_ENCODING")
+                or ("wsgi.input_terminated" in environ and _may_have_body(environ))
+            ):
                 return inner(environ, start_response)
             try:
                 length = body_length(environ)

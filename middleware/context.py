@@ -65,7 +65,8 @@ class ContextMiddleware:
             context = copy_context()
             body = context.run(enter, environ, start_response)
             # Nothing of the app runs while a list is iterated.
-            if type(body) in (list, tuple):
+            kind = type(body)
+            if kind is list or kind is tuple:
                 return body
             wrapper = environ.get("wsgi.file_wrapper")
             if isinstance(wrapper, type) and isinstance(body, wrapper) and _close_inside(body, context):

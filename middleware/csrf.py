@@ -24,12 +24,13 @@ from lamella.stack.kernel.body import BodyReader, body_length
 from lamella.stack.kernel.environ import direct, header_key
 from lamella.stack.kernel.errors import BadRequestError, ConfigError
 from lamella.stack.kernel.http import is_token, parse_origin
-from lamella.stack.kernel.keys import CLIENT, CSRF, IDENTITY, SESSION
+from lamella.stack.kernel.keys import CSRF, IDENTITY, SESSION
 from lamella.stack.kernel.options import choice, header_name, strings
 from lamella.stack.kernel.order import Inside
 from lamella.stack.kernel.paths import canonical_path
 from lamella.stack.kernel.patterns import is_path_pattern, path_matcher
 from lamella.stack.kernel.response import answer, refuse
+from lamella.stack.kernel.targets import own_origin
 
 from ._csrf_token import FORM_BYTES, Replayed, find_field, is_valid, make_token
 
@@ -92,7 +93,8 @@ class CSRFMiddleware:
 
         def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             if key not in environ:
-                environ[key] = _Token(environ, field, header)
+                source = environ[key] = _Token()
+                source._environ, source.field, source.header = environ, field, header
             if environ["REQUEST_METHOD"] in _SAFE_METHODS:
                 return inner(environ, start_response)
             try:
@@ -118,10 +120,10 @@ class _Token:
 
     __slots__ = ("_environ", "field", "header")
 
-    def __init__(self, environ: WSGIEnvironment, field: str, header: str) -> None:
-        self._environ = environ
-        self.field = field
-        self.header = header
+    # Set by the layer for each request: an __init__ would be a third of all that it does for a GET.
+    _environ: WSGIEnvironment
+    field: str
+    header: str
 
     def token(self) -> str:
         """Return a token for this session, masked anew at each call.
@@ -147,7 +149,8 @@ def _fault(environ: WSGIEnvironment, trusted: frozenset[str], token: str) -> str
     """Tell why the request's headers refuse it; empty where they prove that it is ours."""
     origin = environ.get("HTTP_ORIGIN")
     site = environ.get("HTTP_SEC_FETCH_SITE")
-    own = _own_origin(environ)
+    site_origin = own_origin(environ)
+    own = str(site_origin) if site_origin is not None else None
     if origin is not None and origin != own and origin not in trusted:
         return "it was sent from another origin"
     if site is not None and site not in _OWN_SITES and not (origin is not None and origin in trusted):
@@ -160,17 +163,6 @@ def _fault(environ: WSGIEnvironment, trusted: frozenset[str], token: str) -> str
             return "it was sent from a page of another origin"
         return "the browser does not tell where it was sent from" if token == "never" else _UNPROVEN
     return _UNPROVEN if token == "always" else ""
-
-
-def _own_origin(environ: WSGIEnvironment) -> str | None:
-    """The origin of this site, as a browser writes it; None where the Host is malformed."""
-    client = CLIENT.get(environ)
-    if client is not None:
-        scheme, host = client.scheme, client.host
-    else:
-        scheme = environ["wsgi.url_scheme"]
-        host = environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
-    return _origin_of(f"{scheme}://{host}")
 
 
 def _origin_of(text: str) -> str | None:
