@@ -11,8 +11,6 @@ from lamella.stack.kernel.late import late_pattern
 from lamella.stack.kernel.options import Duration, duration, regex, strings
 from lamella.stack.kernel.response import Headers
 
-from ._cors_domains import is_shared, stray_ending
-
 __all__ = ["OriginSpec", "Policy"]
 
 #: How one origin is written: text, or a table with ``exact``, ``suffix`` or ``regex``.
@@ -205,6 +203,8 @@ def _read_suffix(table: Mapping[str, Any]) -> Callable[[str], bool]:
     sample = parse_origin(f"{scheme}://a.{domain}" + (f":{port}" if port else ""))
     if sample is None or not suffix.startswith(".") or _LABELS.fullmatch(domain + ".") is None:
         raise ConfigError("origins", dict(table), '{ suffix = ".shop.example" }, with scheme and port where needed')
+    from ._cors_domains import is_shared
+
     if is_shared(domain):
         raise ConfigError("origins", suffix, f"a domain of your own: anybody can have a name below {domain!r}")
     before, after = f"{sample.scheme}://", str(sample).partition("://")[2][1:]
@@ -220,6 +220,8 @@ def _read_suffix(table: Mapping[str, Any]) -> Callable[[str], bool]:
 def _read_regex(pattern: Any, credentials: bool) -> Callable[[str], bool]:
     """A regular expression, matched as a whole; with credentials it must not let strangers in."""
     compiled = regex("origins", pattern)
+    from ._cors_domains import stray_ending  # most policies name their origins
+
     stray = stray_ending(compiled) if credentials else None
     if stray is not None:
         said = "a regular expression that ends in a domain of your own, such as https://[a-z0-9-]+\\.shop\\.example"

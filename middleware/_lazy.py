@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -12,7 +11,7 @@ from lamella.stack.kernel.asgi import as_wsgi
 from lamella.stack.kernel.environ import direct
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.mounts import fault_of_mount, patched_modules
-from lamella.stack.kernel.options import reference
+from lamella.stack.kernel.options import reference, reference_parts
 from lamella.stack.kernel.response import answer
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LazyApp"]
 
-_REFERENCE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*(?:\(\))?")
 # A module that fails is tried again, so that a repaired file needs no restart, but not by each of a
 # thousand requests a second.
 _RETRY_SECONDS = 1.0
@@ -41,7 +39,7 @@ class LazyApp:
     """
 
     def __init__(self, option: str, target: str) -> None:
-        if _REFERENCE.fullmatch(target) is None:
+        if reference_parts(target) is None:
             raise ConfigError(option, target, 'a reference such as "package.module:application"')
         self.option = option
         self.target = target

@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Any
 from lamella.stack.kernel.environ import direct
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.kernel.faults import note_app
-from lamella.stack.layer import ID, Application, Frozen, Layer, make_application
+from lamella.stack.layer import ID, Application, Frozen, Layer, as_scope, make_application
 from lamella.stack.problems import did_you_mean
-from lamella.stack.scope import When
 from lamella.stack.settings import Origin, Setting
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from lamella.stack.problems import Problem
+    from lamella.stack.scope import When
     from lamella.stack.statements import Description, Expectation, Silence
     from lamella.stack.trace import Trace
 
@@ -300,7 +300,7 @@ class Stack(Frozen):
             KeyError: *id* is unknown.
             ConfigError: The layer has no such option.
         """
-        scope = when if when is None or isinstance(when, When) else When(**when)
+        scope = as_scope(when)
 
         def changed(layer: Layer) -> tuple[Layer, ...]:
             origins = {**layer.origins, **dict.fromkeys(options, Origin("python"))}

@@ -11,16 +11,25 @@ from lamella.stack.kernel.asgi import as_wsgi
 from lamella.stack.kernel.errors import ConfigError
 from lamella.stack.problems import UnresolvedError, did_you_mean
 from lamella.stack.references import PasteApp, default_id, find_app, find_layer, short_name
-from lamella.stack.scope import When
 from lamella.stack.settings import Origin, Setting, holds_secret
 
 if TYPE_CHECKING:
+    from lamella.stack.scope import When
     from lamella.stack.signatures import Signature
 
-__all__ = ["ID", "Application", "Frozen", "Layer", "make_application"]
+__all__ = ["ID", "Application", "Frozen", "Layer", "as_scope", "make_application"]
 
 #: The ids of layers, and the names of stacks.
 ID = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+
+
+def as_scope(when: When | Mapping[str, Iterable[str]] | None) -> When | None:
+    """Return the scope that *when* means; None for no scope, as most layers have it."""
+    if when is None:
+        return None
+    from lamella.stack.scope import When
+
+    return when if isinstance(when, When) else When(**when)
 
 
 class Frozen:
@@ -92,10 +101,9 @@ class Layer(Frozen):
             raise ConfigError("use", use, "a layer's name, class or function")
         if id is not None and (not isinstance(id, str) or ID.fullmatch(id) is None):
             raise ConfigError("id", id, "letters, digits, _ and -, beginning with a letter or _")
-        scope = when if when is None or isinstance(when, When) else When(**when)
         shown = use if isinstance(use, str) else qualified(use)
         origins = dict.fromkeys(options, Origin("python"))
-        self._fill(shown, id or name, factory, scope, options, origins)
+        self._fill(shown, id or name, factory, as_scope(when), options, origins)
         self._check_names()
 
     @classmethod

@@ -15,11 +15,11 @@ from lamella.stack.kernel.options import Secret
 from lamella.stack.plan import Body, Plan, RawLayer, make_plan
 from lamella.stack.problems import Problem, StackFileError, UnresolvedError, did_you_mean, sort_problems
 from lamella.stack.references import PasteApp, find_app, find_layer, is_reference, one_line
-from lamella.stack.scope import When
 from lamella.stack.signatures import REQUIRED, Parameter, Signature, signature
 
 if TYPE_CHECKING:
     from lamella.stack.scanner import Path
+    from lamella.stack.scope import When
     from lamella.stack.statements import Description
 
 __all__ = ["Loader", "load_stack"]
@@ -301,6 +301,8 @@ class Loader:
     def _when(self, raw: Raw | None) -> tuple[When | None, bool]:
         if raw is None:
             return None, True
+        from lamella.stack.scope import When
+
         document = raw.document
         before = len(document.problems)
         keys = ("paths", "except", "methods", "hosts")

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from lamella.stack.kernel.options import reference_parts
 from lamella.stack.problems import UnresolvedError, did_you_mean
 
 if TYPE_CHECKING:
@@ -40,14 +41,7 @@ _SHORT = re.compile(r"[a-z][a-z0-9_]*")
 
 def is_reference(text: str) -> bool:
     """Tell whether *text* has the form ``module:attribute``, with ``()`` after it or not."""
-    return _parts(text) is not None
-
-
-def _parts(text: str) -> tuple[str, list[str]] | None:
-    """Split ``module:attribute`` into the module and the names that lead to the attribute; None where it is none."""
-    module, _, attribute = text.removesuffix("()").partition(":")
-    path = attribute.split(".")
-    return (module, path) if all(name.isidentifier() for name in (*module.split("."), *path)) else None
+    return reference_parts(text) is not None
 
 
 def default_id(use: str) -> str:
@@ -170,7 +164,7 @@ def import_attribute(use: str) -> Any:
     Raises:
         UnresolvedError: No such module or attribute, or the module fails to import.
     """
-    parts = _parts(use)
+    parts = reference_parts(use)
     if parts is None:
         raise UnresolvedError(f"`{use}` is no reference; write package.module:attribute")
     module_name, path = parts

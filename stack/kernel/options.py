@@ -43,6 +43,7 @@ __all__ = [
     "header_name",
     "one_line",
     "reference",
+    "reference_parts",
     "regex",
     "secret",
     "size",
@@ -235,6 +236,17 @@ def secret(option: str, value: SecretValue, *, at_least: int = 32) -> bytes:
     if len(set(octets)) < min(at_least, 8) // 2:
         raise ConfigError(option, hidden, "a random secret (this one repeats a few characters)")
     return octets
+
+
+def reference_parts(text: str) -> tuple[str, list[str]] | None:
+    """Split ``module:attribute`` or ``module:attribute()``; None where *text* has another form.
+
+    Returns:
+        The module, and the names that lead from it to the attribute.
+    """
+    module, _, attribute = text.removesuffix("()").partition(":")
+    names = attribute.split(".")
+    return (module, names) if all(name.isidentifier() for name in (*module.split("."), *names)) else None
 
 
 def reference(option: str, value: object) -> Any:
