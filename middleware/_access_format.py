@@ -55,7 +55,7 @@ read_request: Final[Callable[[dict[str, Any]], Request]] = itemgetter(*_FIELDS)
 #: What only structured formats show: host, request identifier, headers to log.
 More: TypeAlias = tuple[str, str, tuple[tuple[str, str], ...]]
 #: What was known when the request came: ``perf_counter``, the request, referrer and more; the record of what is set
-#: inside, and the environ, which the app may change. Plain tuples: making named ones costs a seventh of a line.
+#: inside, and the environ, which the app may change. Tuples without names, because each request makes one.
 Asked: TypeAlias = tuple[float, Request, str, More, dict[str, Any], dict[str, Any]]
 #: Where none of it is shown.
 NO_MORE: Final[More] = ("", "", ())

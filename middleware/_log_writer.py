@@ -23,7 +23,7 @@ __all__ = ["Write", "complainer", "open_output"]
 Write: TypeAlias = Callable[[str], None]
 
 # So many lines a second look whether the file was moved away: with little traffic each of them, under load
-# the 1.4 microseconds of stat(2) would be half of what a line costs.
+# stat(2) would cost nearly as much as the line itself.
 _LOOKS: Final = 20
 # Seconds between two complaints about a log that cannot be written.
 _COMPLAINT: Final = 60.0

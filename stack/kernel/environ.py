@@ -80,7 +80,7 @@ def remove_identity_headers(environ: WSGIEnvironment) -> None:
     Called by every auth layer on each request. ``REMOTE_USER`` and ``AUTH_TYPE`` themselves are
     no headers and stay: a layer outside may have set them.
     """
-    # One after the other instead of a loop over IDENTITY_HEADERS: 0.16 instead of 0.25 microseconds.
+    # One after the other instead of a loop over IDENTITY_HEADERS: two thirds of the time.
     if (
         "HTTP_REMOTE_USER" in environ
         or "HTTP_X_REMOTE_USER" in environ
