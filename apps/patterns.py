@@ -114,24 +114,22 @@ class PatternCompiler:
             raise ConfigError("pattern", source, 'a path that starts with "/"')
         segments: list[Segment] = []
         names: tuple[str, ...] = ()
-        parts = self._parts
+        is_ascii = source.isascii()
         for text in source[1:].split("/"):
-            segment = parts.get(text)
-            if segment is not None:
-                segments.append(segment)
-                names += segment.names
-            elif text.isalnum() and text.isascii():
+            if is_ascii and text.isalnum():  # most literals, and nothing that could be read twice
                 segments.append(text)
             elif "<" in text or ">" in text:
-                parts[text] = segment = self._part(source, text)
-                segments.append(segment)
-                names += segment.names
+                part = self._parts.get(text)
+                if part is None:
+                    part = self._parts[text] = self._part(source, text)
+                segments.append(part)
+                names += part.names
+            elif not text and "//" in source:
+                raise ConfigError("pattern", source, "no empty segments")
             elif not text or is_canonical(text):
                 segments.append(text)
             else:
                 raise ConfigError("pattern", source, "a path as it is decoded, with nothing that could be read twice")
-        if "//" in source:
-            raise ConfigError("pattern", source, "no empty segments")
         pattern = Pattern(source, tuple(segments), names)
         if len(names) > 1:
             pattern.check()

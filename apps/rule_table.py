@@ -42,7 +42,7 @@ class RuleTable:
             AmbiguousRouteError: Another rule matches the same requests.
             ConfigError: A parameter is there twice, or the name belongs to another view.
         """
-        tree = self._tree_of(rule.host_pattern)
+        tree = self.tree if rule.host_pattern is None else self._tree_of(rule.host_pattern)
         other = tree.conflict(rule) if tree is not None else None
         if other is not None:
             raise AmbiguousRouteError(rule, other)
@@ -55,10 +55,11 @@ class RuleTable:
 
     def add(self, rule: Rule) -> None:
         """Add a rule that was checked."""
-        tree = self._tree_of(rule.host_pattern)
+        host = rule.host_pattern
+        tree = self.tree if host is None else self._tree_of(host)
         if tree is None:
             tree = Tree()
-            self.hosted.append((cast("HostPattern", rule.host_pattern), tree))
+            self.hosted.append((cast("HostPattern", host), tree))
             self.hosted.sort(key=lambda pair: pair[0].rank)
         tree.add(rule)
         self.rules.append(rule)
@@ -68,9 +69,7 @@ class RuleTable:
         else:
             named.append(rule)
 
-    def _tree_of(self, host: HostPattern | None) -> Tree | None:
-        if host is None:
-            return self.tree
+    def _tree_of(self, host: HostPattern) -> Tree | None:
         return next((tree for other, tree in self.hosted if other.key == host.key), None)
 
     def trees(self, environ: WSGIEnvironment) -> tuple[tuple[Tree, tuple[Any, ...]], ...]:

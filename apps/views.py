@@ -79,7 +79,7 @@ def parameters_of(view: Any) -> tuple[tuple[str, ...] | None, str]:
         return None, ""
     skip = 2 if type(view) is MethodType else 1  # the request, and self of a bound method
     names, count, unnamed = code.co_varnames, code.co_argcount, code.co_posonlyargcount
-    first = names[skip] if count > skip else ""
+    first = names[skip] if count > skip >= unnamed else ""
     if code.co_flags & _CO_VARKEYWORDS:
         return None, first
     return names[unnamed if unnamed > skip else skip : count + code.co_kwonlyargcount], first
@@ -87,7 +87,7 @@ def parameters_of(view: Any) -> tuple[tuple[str, ...] | None, str]:
 
 def check_parameters(rule: Rule) -> None:
     """Refuse a view that does not take what its rule gives. What it lacks, a prefix may still bring."""
-    if rule.takes is None:
+    if rule.takes is None or rule.positional >= 0:
         return
     for name in (*rule.names, *rule.defaults) if rule.defaults else rule.names:
         if name not in rule.takes and not hasattr(rule.view, "__wrapped__"):
