@@ -136,7 +136,7 @@ def _file(option: str, value: str | os.PathLike[str]) -> Write:
         now = perf_counter()
         if now >= until:
             until, looks = now + 1, _LOOKS
-        if looks:
+        if looks > 0:  # below, where threads met
             looks -= 1
             follow()
         data = line.encode()

@@ -94,7 +94,7 @@ class HtpasswdFile:
         return users
 
     def users_lately(self) -> Mapping[str, str]:
-        """The same, but under load the file is looked at twenty times a second, because that costs as much as all else."""
+        """The same, but under load the file is looked at only twenty times a second: that costs as much as all else."""
         now = time.monotonic()
         if now >= self._until:
             self._until, self._looks = now + 1, _LOOKS
