@@ -48,6 +48,12 @@ def _bare(groups: Groups, group: str, column: str) -> float:
     return found.median if found is not None else 0.0
 
 
+def _clock(groups: Groups, group: str, column: str) -> float | None:
+    """What the bare application takes in that very column; None where it is not in there."""
+    found = _cell(groups, group, "bare", column) or _cell(groups, group, "bare application", column)
+    return found.median if found is not None else None
+
+
 def _holds(measured: float, comparison: str, bound: float) -> bool:
     return measured >= bound if comparison == ">=" else measured <= bound
 
@@ -82,6 +88,9 @@ class Ratio(NamedTuple):
         above = min(peer.megabytes if self.memory else peer.median for peer in peers) - floor
         # What takes less than a page of memory takes one.
         below = max(fast.megabytes, 0.01) if self.memory else fast.median - _bare(groups, self.group, self.fast[1])
+        before, after = _clock(groups, self.group, column), _clock(groups, self.group, self.fast[1])
+        if column != self.fast[1] and before and after:  # columns are measured one after the other: by their own bare
+            above, below = above / before, below / after
         ratio = above / below if below > 0 else float("inf")
         return Verdict(text, f"{ratio:.2f}", _holds(ratio, self.comparison, self.bound))
 

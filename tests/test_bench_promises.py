@@ -75,6 +75,16 @@ def test_a_layer_is_compared_by_what_it_adds(modules: Any) -> None:
     assert promise._replace(bound=3.1).judge({"layer": results}).holds is False
 
 
+def test_columns_are_compared_by_the_bare_application_of_their_own(modules: Any) -> None:
+    """They are measured one after the other, and the machine may be slower by then."""
+    promises = modules("promises")
+    bare: dict[str, tuple[float, float]] = {"few": (1, 0), "many": (2, 0)}
+    ours: dict[str, tuple[float, float]] = {"few": (3, 0), "many": (6, 0)}
+    promise = promises.Ratio("a", "mounts", ("ours", "many"), ("ours", "few"), "<=", 1.1)
+    assert promise.judge({"mounts": _results(modules, bare=bare, ours=ours)}).measured == "1.00"
+    assert promise.judge({"mounts": _results(modules, ours=ours)}).measured == "2.00"
+
+
 def test_of_several_peers_the_fastest_counts(modules: Any) -> None:
     """Nine tenths of the best peer are not nine tenths of the worst."""
     promises = modules("promises")

@@ -446,7 +446,7 @@ GROUPS = [
         "mounts",
         "Mounted applications",
         {
-            "bare": {"1 mount": _bare},
+            "bare": {f"{number} mount{'s' * (number > 1)}": _bare for number in (1, 10, 100, 1000)},
             "lamella": {f"{number} mount{'s' * (number > 1)}": _dispatch(number) for number in (1, 10, 100, 1000)},
             "Werkzeug": {f"{number} mount{'s' * (number > 1)}": _dispatcher(number) for number in (1, 10, 100, 1000)},
             "Paste urlmap": {f"{number} mount{'s' * (number > 1)}": _urlmap(number) for number in (1, 10, 100, 1000)},

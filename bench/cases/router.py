@@ -110,6 +110,12 @@ def _request(make: Callable[[int], Any], number: int, what: str) -> Build:
     return build
 
 
+def _bare(folder: Path) -> Subject:
+    from cases.layers import bare
+
+    return Subject(bare, scene.environ("/section3/item/42/part3"))
+
+
 def _building(make: Callable[[int], Any], number: int) -> Build:
     def build(folder: Path) -> Callable[[], Sample]:
         make(1)  # imports are not what is measured
@@ -139,8 +145,12 @@ GROUPS = [
     Group(
         "router",
         "Router: a route with a parameter, by the number of routes",
-        {row: _sizes(row, lambda n, m=make: {f"{n:,}": _request(m, n, "hit")}) for row, make in ROUTERS.items()},
+        {
+            "bare application": {f"{number:,}": _bare for number in SIZES},
+            **{row: _sizes(row, lambda n, m=make: {f"{n:,}": _request(m, n, "hit")}) for row, make in ROUTERS.items()},
+        },
         "lamella, view returns webob.Response",
+        slow=("10,000",),
     ),
     Group(
         "refusal",
