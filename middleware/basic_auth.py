@@ -25,13 +25,13 @@ from lamella.stack.kernel.auth import (
     credentials_of,
     has_controls,
     is_user_name,
-    mark,
+    keep_original,
     marks_of,
     realm_parameter,
     unauthorized_headers,
 )
 from lamella.stack.kernel.environ import direct, remove_identity_headers
-from lamella.stack.kernel.keys import IDENTITY, Identity
+from lamella.stack.kernel.keys import IDENTITY, RECORD, Identity
 from lamella.stack.kernel.options import Duration, duration, flag
 from lamella.stack.kernel.order import Inside, Outside
 from lamella.stack.kernel.passwords import Users, UsersValue
@@ -107,7 +107,12 @@ class BasicAuthMiddleware:
                 field = environ.get("HTTP_AUTHORIZATION", "")
                 marks = recall(field) or _authenticate(field, check)
                 if marks is not None:
-                    mark(environ, marks, "basic_auth")
+                    # As mark() does, without its call.
+                    if "REMOTE_USER" in environ or "AUTH_TYPE" in environ:
+                        keep_original(environ, "basic_auth")
+                    environ |= marks
+                    if RECORD in environ:
+                        environ[RECORD][key] = marks[key]
                     if consume:
                         del environ["HTTP_AUTHORIZATION"]
                 elif required:

@@ -28,6 +28,7 @@ __all__ = [
     "has_controls",
     "is_browser",
     "is_user_name",
+    "keep_original",
     "mark",
     "marks_of",
     "normalized",
@@ -122,11 +123,15 @@ def marks_of(identity: Identity) -> dict[str, Any]:
     return {_IDENTITY: identity, "REMOTE_USER": user, "AUTH_TYPE": identity.scheme}
 
 
+def keep_original(environ: WSGIEnvironment, layer: str) -> None:
+    """Keep what the server says of the user in ``lamella.<layer>.original``."""
+    environ[f"lamella.{layer}.original"] = {key: environ[key] for key in ("REMOTE_USER", "AUTH_TYPE") if key in environ}
+
+
 def mark(environ: WSGIEnvironment, marks: dict[str, Any], layer: str) -> None:
-    """Set *marks* (:func:`marks_of`), in place; what the server had there is kept in ``lamella.<layer>.original``."""
+    """Set *marks* (:func:`marks_of`), in place; what the server had there is kept."""
     if "REMOTE_USER" in environ or "AUTH_TYPE" in environ:
-        original = {key: environ[key] for key in ("REMOTE_USER", "AUTH_TYPE") if key in environ}
-        environ[f"lamella.{layer}.original"] = original
+        keep_original(environ, layer)
     environ |= marks
     if RECORD in environ:  # as IDENTITY.set() does
         environ[RECORD][_IDENTITY] = marks[_IDENTITY]
