@@ -291,11 +291,14 @@ def _json_lines(hidden: Hiding, sample: float) -> Format:
     ) -> str:
         begun, request, referer, (host, request_id, headers), record, environ = asked
         client, method, script, path, query, protocol, agent = request
-        proxied, identity = _seen(record, environ, "lamella.client"), _seen(record, environ, "lamella.identity")
-        mount, route = _seen(record, environ, "lamella.mount"), _seen(record, environ, "lamella.route")
-        trace = _seen(record, environ, "lamella.trace")
+        inside, outside = record.get, environ.get
+        proxied = inside("lamella.client") or outside("lamella.client")
+        identity = inside("lamella.identity") or outside("lamella.identity")
+        mount = inside("lamella.mount") or outside("lamella.mount")
+        route = inside("lamella.route") or outside("lamella.route")
+        trace = inside("lamella.trace") or outside("lamella.trace")
         user = environ.get("REMOTE_USER", "") if identity is None else identity.user
-        request_id = request_id or _seen(record, environ, "lamella.request_id")
+        request_id = request_id or inside("lamella.request_id") or outside("lamella.request_id") or ""
         shown = ""
         if headers:
             shown = f',"headers":{{{",".join([f"{json_text(name)}:{json_text(value)}" for name, value in headers])}}}'
@@ -327,11 +330,14 @@ def _logfmt_lines(hidden: Hiding, sample: float) -> Format:
     ) -> str:
         begun, request, referer, (host, request_id, headers), record, environ = asked
         client, method, script, path, query, protocol, agent = request
-        proxied, identity = _seen(record, environ, "lamella.client"), _seen(record, environ, "lamella.identity")
-        mount, route = _seen(record, environ, "lamella.mount"), _seen(record, environ, "lamella.route")
-        trace = _seen(record, environ, "lamella.trace")
+        inside, outside = record.get, environ.get
+        proxied = inside("lamella.client") or outside("lamella.client")
+        identity = inside("lamella.identity") or outside("lamella.identity")
+        mount = inside("lamella.mount") or outside("lamella.mount")
+        route = inside("lamella.route") or outside("lamella.route")
+        trace = inside("lamella.trace") or outside("lamella.trace")
         user = environ.get("REMOTE_USER", "") if identity is None else identity.user
-        request_id = request_id or _seen(record, environ, "lamella.request_id")
+        request_id = request_id or inside("lamella.request_id") or outside("lamella.request_id") or ""
         fields = (
             ("time", stamp(begun)),
             ("client", text_of[client if proxied is None else proxied.address]),
