@@ -12,7 +12,8 @@ import pytest
 import webob
 import webob.exc
 
-from lamella.apps.router import Request, Response, Router, abort
+from lamella.apps.fields import check_headers, known_fields
+from lamella.apps.router import Request, Response, ResponseError, Router, abort
 from lamella.stack.kernel.errors import BadRequestError, ConfigError
 from lamella.stack.testing import call, environ, lint
 
@@ -228,6 +229,19 @@ def test_the_body_of_a_response_is_closed_on_head() -> None:
 
     assert [call(lint(router), environ(method, "/")).body for method in ("HEAD", "GET")] == [b"", b"a"]
     assert closed == ["closed", "closed"]
+
+
+def test_headers_that_were_checked_are_remembered_within_bounds() -> None:
+    """Thousands that never come back neither grow the memory nor keep those that recur out of it."""
+    for number in range(3000):
+        check_headers([("X-Number", str(number))], "view")
+        assert len(known_fields) <= 1024
+
+    check_headers([("X-Recurs", "yes")], "view")
+
+    assert ("X-Recurs", "yes") in known_fields
+    with pytest.raises(ResponseError):
+        check_headers([("X-Number", "1\r\nX: y")], "view")
 
 
 @pytest.mark.parametrize("length", [0, 1, 511, 512, 70_000])
