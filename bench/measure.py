@@ -40,7 +40,7 @@ class Group(NamedTuple):
     Args:
         name: For ``--only``.
         title: Heading of the table.
-        cases: By row and column; what is missing is not offered by that peer.
+        cases: By row and column; what is missing is not offered by that peer. None: its module measures it itself.
         reference: The row that ratios refer to: how many times each other row takes.
         unit: ``us``, ``ms``: of the times shown.
         once: The cases are functions that are called in a fresh process each time.
@@ -50,7 +50,7 @@ class Group(NamedTuple):
 
     name: str
     title: str
-    cases: Mapping[str, Mapping[str, Build]]
+    cases: Mapping[str, Mapping[str, Build | None]]
     reference: str
     unit: str = "us"
     once: bool = False

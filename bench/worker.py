@@ -17,7 +17,9 @@ def main(module: str, group_name: str, row: str, column: str, seconds: str, fold
     """Measure until standard input ends."""
     warnings.simplefilter("ignore")
     group = next(group for group in import_module(f"cases.{module}").GROUPS if group.name == group_name)
-    built = group.cases[row][column](Path(folder))
+    build = group.cases[row][column]
+    assert build is not None
+    built = build(Path(folder))
     if isinstance(built, Subject):
         one_round = measure(built, float(seconds))
         print("ready", flush=True)

@@ -42,7 +42,7 @@ GROUPS = [
     Group(
         "served",
         "Served: the server's processor time for each request, session read",
-        {name: dict.fromkeys(servers.SERVERS) for name in APPS},  # type: ignore[misc]
+        {name: dict.fromkeys(servers.SERVERS) for name in APPS},
         "bare application",
         note="One process on a processor of its own, 16 connections of wrk on the other.",
     ),
@@ -52,19 +52,18 @@ GROUPS = [
         {
             name: {
                 f"{server}, {size}": None
-                for server in (*servers.SERVERS, *(("nginx",) if name == "nginx" else ()))
+                for server in (("nginx",) if name == "nginx" else servers.SERVERS)
                 for size in (SIZES if name in ("lamella", "WhiteNoise", "nginx") else ("10 MB",))
-                if name != "nginx" or server == "nginx"
             }
             for name in (*FILE_APPS, "nginx")
-        },  # type: ignore[misc]
+        },
         "lamella",
         note="nginx, with sendfile, is the ceiling; granian is the one without a file wrapper.",
     ),
     Group(
         "keep-alive",
         "Served: small files on one connection to uWSGI",
-        {name: {"1 KB": None} for name in ("lamella", "WhiteNoise")},  # type: ignore[misc]
+        {name: {"1 KB": None} for name in ("lamella", "WhiteNoise")},
         "lamella",
         unit="ms",
         note="The time until the answer is there, not processor time. A body that goes through uWSGI's file wrapper "
