@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from importlib.metadata import version
 
 import click
 
@@ -68,7 +67,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("lamella"), "-V", "--version", package_name="lamella")
+@click.version_option(None, "-V", "--version", package_name="lamella")
 def _lamella() -> None:
     """A WSGI stack you can read, check, test and trace, one layer at a time."""
 

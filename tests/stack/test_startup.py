@@ -86,3 +86,16 @@ def test_a_start_imports_few_modules(imported: set[str]) -> None:
     assert {name.rpartition(".")[2] for name in layers} == {
         "access_log", "basic_auth", "cors", "dispatch", "session", "static",
     }  # fmt: skip
+
+
+def test_the_command_line_starts_without_what_its_commands_need() -> None:
+    """``lamella --help`` needs click, and neither metadata of distributions nor a command."""
+    code = """import sys, click
+before = set(sys.modules)
+import lamella.stack.cli
+print(*sorted(set(sys.modules) - before))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = set(done.stdout.split())
+    assert found & {*HEAVY - {"lamella.stack.cli"}, "rich", "webob", "tomllib", "lamella.stack.loader"} == set()
+    assert {name for name in found if name.startswith("lamella.stack.cli.")} == set()
