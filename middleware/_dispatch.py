@@ -95,9 +95,9 @@ def encode_path(path: str) -> str:
     return quote(path.encode("latin-1", "replace"), safe=_PATH_SAFE)
 
 
-def redirect_target(environ: WSGIEnvironment, prefix: str) -> str:
-    """Return where the mount's root is: an absolute path, with the query the client sent."""
-    target = encode_path(environ.get("SCRIPT_NAME", "") + prefix) + "/"
+def redirect_target(environ: WSGIEnvironment) -> str:
+    """Return where the mount's root is, whose environ this is: an absolute path, with the query the client sent."""
+    target = encode_path(environ.get("SCRIPT_NAME", "")) + "/"
     query: str = environ.get("QUERY_STRING", "")
     return f"{target}?{quote(query.encode('latin-1', 'replace'), safe=_QUERY_SAFE)}" if query else target
 

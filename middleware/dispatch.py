@@ -241,8 +241,8 @@ def _refuse_two_djangos(root: object, mounted: Mapping[str, _Mount]) -> None:
 
 #: A prefix's app and spelling, and whether longer prefixes go on from it.
 _Node = tuple["tuple[WSGIApplication, str] | None", bool]
-#: App, prefix, what is other in its environ (None where nothing is), and whether it is the mount without its slash.
-_Route = tuple["WSGIApplication", str, "dict[str, Any] | None", bool]
+#: App, prefix (empty for none), and what is other in its environ.
+_Route = tuple["WSGIApplication", str, dict[str, Any]]
 
 
 def _nodes(mounted: Mapping[str, _Mount]) -> dict[str, _Node]:
@@ -279,14 +279,14 @@ def _closure(
             target, goes_on = nodes.get(path if at < 0 else path[:at], _UNKNOWN)
             found = target or found
         if found is None:
-            return fallback, "", None, False
+            return fallback, "", {}
         app, prefix = found
         # Prefixes are ASCII, so as many characters of the canonical path as of the raw one.
         rest = path_info[len(prefix) :]
         changes: dict[str, Any] = {"SCRIPT_NAME": script_name + prefix, "PATH_INFO": rest}
         if ORIGINAL not in environ:
             changes[ORIGINAL] = MappingProxyType({"SCRIPT_NAME": script_name, "PATH_INFO": path_info})
-        return app, prefix, changes, not rest
+        return app if rest or not redirects else _with_slash(app), prefix, changes
 
     def slow_route(environ: WSGIEnvironment) -> _Route:
         """Check and route a request whose path is not known.
@@ -298,7 +298,7 @@ def _closure(
         path = canonical_path(environ)
         if hosts and (matched := _match_host(environ, hosts)) is not None:
             environ[key] = matched
-            return hosts[matched], "", None, False
+            return hosts[matched], "", {}
         found = route(environ, path, path_info, script_name)
         # Without a script name nothing was shifted before, so what is remembered has the original in it.
         if not (script_name or hosts or ORIGINAL in environ) and len(path_info) <= _MEMO_LENGTH:
@@ -317,17 +317,25 @@ def _closure(
                 found = slow_route(environ)
             except BadRequestError as error:
                 return refuse(environ, start_response, error)
-        app, prefix, changes, at_root = found
-        if changes is None:
-            return app(environ, start_response)
-        if at_root and redirects and environ["REQUEST_METHOD"] in ("GET", "HEAD"):
-            location = [("Location", redirect_target(environ, prefix))]
-            return answer(environ, start_response, "308 Permanent Redirect", b"", location)
-        # In the outer environ too: the log tells which mount answered.
-        environ[key] = prefix
-        return app(environ | changes, start_response)
+        app, prefix, changes = found
+        if prefix:
+            environ[key] = prefix  # before the copy is made: the log outside tells which mount answered
+            environ = environ | changes
+        return app(environ, start_response)
 
     return wsgi_closure
+
+
+def _with_slash(app: WSGIApplication) -> WSGIApplication:
+    """Redirect who asks for the mount itself without its slash; methods that change something go to *app*."""
+
+    def redirect(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return app(environ, start_response)
+        location = [("Location", redirect_target(environ))]
+        return answer(environ, start_response, "308 Permanent Redirect", b"", location)
+
+    return redirect
 
 
 def _match_host(environ: WSGIEnvironment, hosts: Mapping[str, object]) -> str | None:
