@@ -8,6 +8,7 @@ from json.encoder import encode_basestring_ascii
 from typing import Final, TypeAlias
 from urllib.parse import quote
 
+from lamella.stack.kernel.late import late_pattern
 from lamella.stack.kernel.records import Record
 from lamella.stack.kernel.redact import REDACTED, redact_query, redact_url
 
@@ -35,9 +36,9 @@ _PLAIN_PATH = re.compile(r"[A-Za-z0-9\-._~/:@!$&'()*+,;=]*")
 _PLAIN_QUERY = re.compile(r"[A-Za-z0-9\-._~/:@!$&'()*+,;=%?|\[\]{}^`<>#]*")
 _PLAIN_QUOTED = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]*")
 _PLAIN_BARE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
-_LOGFMT_BARE = re.compile(r"[\x21\x23-\x3c\x3e-\x5b\x5d-\x7e]+")
-_UNSAFE_QUOTED = re.compile(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
-_UNSAFE_BARE = re.compile(r"[^\x21\x23-\x5b\x5d-\x7e]")
+_LOGFMT_BARE = late_pattern(r"[\x21\x23-\x3c\x3e-\x5b\x5d-\x7e]+")
+_UNSAFE_QUOTED = late_pattern(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
+_UNSAFE_BARE = late_pattern(r"[^\x21\x23-\x5b\x5d-\x7e]")
 # Most requests share browser, host and path.
 _MEMO_ENTRIES: Final = 1024
 _MEMO_LENGTH: Final = 512
