@@ -10,7 +10,10 @@ import threading
 import time
 import types
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 from wsgiref.types import WSGIApplication
 
 import pytest
@@ -255,6 +258,48 @@ def test_nothing_is_pooled_under_uwsgi(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = {take() for _ in range(200)}
     assert asked[3:] == [256]
     assert len(drawn) == 200
+
+
+UWSGI_APP = f"""
+import sys
+sys.path[:0] = {PATH.split(os.pathsep)!r}
+from lamella.middleware.request_id import RequestIdMiddleware
+from lamella.stack.testing import call, environ
+def app(request, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [(request["lamella.request_id"] + " " + request["lamella.trace"].trace_id).encode()]
+application = RequestIdMiddleware(app)
+call(application, environ("GET", "/"))  # a request before the fork: what a pool is filled at
+"""
+
+
+@pytest.mark.server
+def test_the_workers_of_uwsgi_share_nothing(services: Any, tmp_path: Path) -> None:
+    """They are forked by the master, which has served a request while the app was loaded."""
+    program = services.program("uwsgi", str(Path(sys.executable).parent))
+    (tmp_path / "app.py").write_text(UWSGI_APP)
+    port = services.free_port()
+    command = [
+        program,
+        "--http-socket",
+        f"127.0.0.1:{port}",
+        "--master",
+        "--processes",
+        "3",
+        "--need-app",
+        "--die-on-term",
+    ]
+    command += ["--wsgi-file", str(tmp_path / "app.py")]
+    made: list[str] = []
+
+    def ask(_: int) -> None:
+        with urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+            made.extend(answer.read().decode().split())
+
+    with services.running(command, port), ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(40)))
+
+    assert len(set(made)) == len(made) == 80
 
 
 def test_greenlets_never_get_the_same_identifier() -> None:
