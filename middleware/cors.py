@@ -115,8 +115,10 @@ class CORSMiddleware:
         }
         self._default = Policy(**general)
         self._special = read_policies("policies", policies, general, lambda table: Policy(**{**general, **table}))
-        special = tuple((matches, _Ready(policy)) for matches, policy in self._special)
-        self.wsgi_closure = _closure(direct(app), _Ready(self._default), special)
+        inner = direct(app)
+        closure = _closure(inner, _Ready(self._default))
+        special = [(matches, _closure(inner, _Ready(policy))) for matches, policy in self._special]
+        self.wsgi_closure = _chooser(special, closure) if special else closure
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         closure = self.wsgi_closure  # a call of an attribute costs more
@@ -129,30 +131,37 @@ class CORSMiddleware:
         return fields if isinstance(fields, str) else "allowed"
 
 
-def _closure(
-    inner: WSGIApplication, default: _Ready, special: tuple[tuple[Callable[[str], bool], _Ready], ...]
-) -> WSGIApplication:
-    """Return the layer's work: what an origin gets was made when it first asked."""
-    asks_method, bind = "HTTP_ACCESS_CONTROL_REQUEST_METHOD", MethodType
+def _chooser(special: list[tuple[Callable[[str], bool], WSGIApplication]], default: WSGIApplication) -> WSGIApplication:
+    """Return what hands a request to the policy of its path."""
+
+    def choose(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            path = canonical_path(environ)
+        except BadRequestError as error:
+            return refuse(environ, start_response, error, [_VARY])
+        for matches, closure in special:
+            if matches(path):
+                return closure(environ, start_response)
+        return default(environ, start_response)
+
+    return choose
+
+
+def _closure(inner: WSGIApplication, ready: _Ready) -> WSGIApplication:
+    """Return the work of one policy: what an origin gets was made when it first asked."""
+    asks_method, bind, starts, refused = "HTTP_ACCESS_CONTROL_REQUEST_METHOD", MethodType, ready.starts, ready.refused
 
     def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        ready = default
-        if special:
+        if "HTTP_ORIGIN" in environ:
+            origin = environ["HTTP_ORIGIN"]
+            if asks_method in environ and environ["REQUEST_METHOD"] == "OPTIONS":
+                return ready.answer_preflight(environ, start_response, origin)
             try:
-                path = canonical_path(environ)
-            except BadRequestError as error:
-                return refuse(environ, start_response, error, [_VARY])
-            for matches, found in special:
-                if matches(path):
-                    ready = found
-                    break
-        origin = environ["HTTP_ORIGIN"] if "HTTP_ORIGIN" in environ else None  # noqa: SIM401  half the price of get()
-        if origin is not None and asks_method in environ and environ["REQUEST_METHOD"] == "OPTIONS":
-            return ready.answer_preflight(environ, start_response, origin)
-        try:
-            start = ready.starts[origin]
-        except KeyError:
-            start = ready.start_for(origin)
+                start = starts[origin]
+            except KeyError:
+                start = ready.start_for(origin)
+        else:
+            start = refused
         # Bound as a method is: a closure for each request would cost half as much again.
         return inner(environ, bind(start, start_response))
 
@@ -162,25 +171,25 @@ def _closure(
 class _Ready:
     """What one policy says, ready-made for every origin and preflight that was allowed before."""
 
-    __slots__ = ("_policy", "_preflights", "_refused", "starts")
+    __slots__ = ("_policy", "_preflights", "refused", "starts")
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._preflights: dict[tuple[str, str, str, str], Headers] = {}
         #: For an origin that is not allowed, and for none.
-        self._refused = _adding(policy.answer_fields(None), vary=not policy.constant)
-        #: By origin; None stands for none.
-        self.starts: dict[str | None, Start] = {None: self._refused}
+        self.refused = _adding(policy.answer_fields(None), vary=not policy.constant)
+        #: By origin.
+        self.starts: dict[str, Start] = {}
 
-    def start_for(self, origin: str | None) -> Start:
+    def start_for(self, origin: str) -> Start:
         """Return what adds the fields of an actual answer, for an origin that is not known."""
         if self._policy.constant:
-            return self._refused
+            return self.refused
         fields = self._policy.answer_fields(origin)
         if not fields:
-            return self._refused
+            return self.refused
         start = _adding(fields, vary=True)
-        if len(self.starts) < _REMEMBERED and len(origin or "") < _LONGEST:
+        if len(self.starts) < _REMEMBERED and len(origin) < _LONGEST:
             self.starts[origin] = start
         return start
 
