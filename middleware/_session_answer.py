@@ -14,7 +14,7 @@ from ._session_mapping import SessionMapping
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-__all__ = ["AnsweredSession", "LateBody", "edited_headers", "finished"]
+__all__ = ["Answer", "LateBody", "edited_headers", "finished"]
 
 _UNAVAILABLE = b"503: the session store does not answer. Please try again in a moment.\n"
 _VARY, _PRIVATE = ("Vary", "Cookie"), ("Cache-Control", "private")
@@ -27,20 +27,23 @@ _UNAVAILABLE_HEADERS = (
 )
 
 
-class AnsweredSession(SessionMapping):
-    """One request's session, with the start of the answer, which is held until the app returned.
+class Answer:
+    """The start of one request's answer, which is held until the app returned.
 
     What the app gets for ``start_response`` and ``write()`` are methods of it: to bind one costs a third of
-    making a closure, and every request needs both.
+    making a closure, and every request needs both. It knows the session and not the reverse: the environ
+    holds the session, most servers' ``start_response`` holds the environ, and nothing should wait for the collector.
     """
 
-    __slots__ = ("_exc_info", "_headers", "_outer", "_status", "_write", "held")
+    __slots__ = ("_exc_info", "_headers", "_outer", "_status", "_write", "held", "session")
 
-    #: The start of the answer waits for the app to return.
-    held: bool
+    # The layer sets these three: an __init__ would cost as much again.
+    session: SessionMapping
     #: The outer ``start_response``.
     _outer: StartResponse
-    #: What it returned; set when the headers are sent.
+    #: The start of the answer waits for the app to return.
+    held: bool
+    #: What the outer ``start_response`` returned; set when the headers are sent.
     _write: Callable[[bytes], object]
 
     # What the app gave, while it is held.
@@ -48,13 +51,14 @@ class AnsweredSession(SessionMapping):
     _headers: Headers
     _exc_info: Any
 
-    def _start(self, status: str, headers: Headers, exc_info: Any = None, /) -> Callable[[bytes], object]:
+    def start(self, status: str, headers: Headers, exc_info: Any = None, /) -> Callable[[bytes], object]:
         """Keep the session at the first call, and hold the headers; what comes after they are sent goes on at once."""
-        if not self.sealed:
-            self.sealed = True
-            if self._data is not None and (self.attention or self._dirty or self._given):
+        session = self.session
+        if not session.sealed:
+            session.sealed = True
+            if session._data is not None and (session.attention or session._dirty or session._given):
                 self._keep()
-        if self.sent or (self.held and exc_info is None):
+        if session.sent or (self.held and exc_info is None):
             return self._restart(status, headers, exc_info)
         self.held = True
         self._status = status
@@ -64,42 +68,44 @@ class AnsweredSession(SessionMapping):
 
     def _keep(self) -> None:
         """Keep the session; what cannot be kept is dropped, so that an error page gets through."""
+        session = self.session
         try:
-            self.lines = self._backend.commit(self)
+            session.lines = session._backend.commit(session)
         except SessionUnavailableError:
-            self._given = None
+            session._given = None
             return  # noted in failure: the answer becomes a 503
         except BaseException:
-            self.abandon()
+            session.abandon()
             raise
-        self.freeze()
+        session.freeze()
 
     def _write_body(self, data: bytes, /) -> object:
         if self.held:
-            self._send()
-        return None if self.failure is not None else self._write(data)
+            self.send()
+        return None if self.session.failure is not None else self._write(data)
 
-    def _send(self) -> None:
+    def send(self) -> None:
         """Send the headers that were held, with what the session adds; a 503 where the store did not answer."""
+        session = self.session
         status, headers, exc_info = "503 Service Unavailable", [*_UNAVAILABLE_HEADERS], None
-        if self.failure is None:
+        if session.failure is None:
             status, headers, exc_info = self._status, self._headers, self._exc_info
-            if self._data is not None:
-                headers = edited_headers(headers, self.lines)
+            if session._data is not None:
+                headers = edited_headers(headers, session.lines)
         self.held = False
-        self.sent = True
+        session.sent = True
         if exc_info is None:
             self._write = self._outer(status, headers)
         else:
-            self._exc_info = None  # its traceback holds the environ, and that the session
+            self._exc_info = None  # its traceback holds what called us, and that this answer
             self._write = self._outer(status, headers, exc_info)
 
     def _restart(self, status: str, headers: Headers, exc_info: Any) -> Callable[[bytes], object]:
         """Hand a second call on: with ``exc_info`` the server may still change its mind, without it says no."""
         if self.held:
-            self._send()
-        if self._data is not None:
-            headers = edited_headers(headers, self.lines)
+            self.send()
+        if self.session._data is not None:
+            headers = edited_headers(headers, self.session.lines)
         return self._outer(status, headers) if exc_info is None else self._outer(status, headers, exc_info)
 
 
@@ -145,7 +151,7 @@ def _made_private(headers: Headers) -> Headers:
 # --- bodies -------------------------------------------------------------------------------------
 
 
-def finished(body: Iterable[bytes], session: AnsweredSession, environ: WSGIEnvironment) -> Iterable[bytes]:
+def finished(body: Iterable[bytes], session: SessionMapping, environ: WSGIEnvironment) -> Iterable[bytes]:
     """The body of an answer whose headers are out."""
     if session.failure is not None:
         close(body)
@@ -160,22 +166,22 @@ class LateBody:
 
     Args:
         body: What the app returned.
-        session: The request's.
+        answer: Of the request.
         release: Lets a lock go that no commit released.
         environ: The request.
     """
 
-    __slots__ = ("_body", "_closed", "_environ", "_iterator", "_release", "_session")
+    __slots__ = ("_answer", "_body", "_closed", "_environ", "_iterator", "_release")
 
     def __init__(
         self,
         body: Iterable[bytes],
-        session: AnsweredSession,
+        answer: Answer,
         release: Callable[[SessionMapping], object],
         environ: WSGIEnvironment,
     ) -> None:
         self._body = body
-        self._session = session
+        self._answer = answer
         self._release = release
         self._environ = environ
         self._iterator: Iterator[bytes] | None = None
@@ -187,25 +193,26 @@ class LateBody:
     def __next__(self) -> bytes:
         if self._iterator is None:
             self._iterator = iter(self._body)
-        session = self._session
-        if session.sent and not session.held:
+        answer = self._answer
+        session = answer.session
+        if session.sent and not answer.held:
             return next(self._iterator)
         try:
             block = next(self._iterator)
         except StopIteration:
-            if not session.held:
+            if not answer.held:
                 raise
-            session._send()
+            answer.send()
             if session.failure is None:
                 raise
         except SessionUnavailableError:
             if session.failure is None or session.sent:
                 raise
-            session._send()
+            answer.send()
         else:
-            if not session.held:
+            if not answer.held:
                 return block
-            session._send()
+            answer.send()
             if session.failure is None:
                 return block
         self._body = finished(self._body, session, self._environ)
@@ -219,5 +226,5 @@ class LateBody:
         try:
             close(self._body)
         finally:
-            self._release(self._session)
-            self._session.check_unchanged()
+            self._release(self._answer.session)
+            self._answer.session.check_unchanged()

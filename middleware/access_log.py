@@ -208,6 +208,7 @@ def _finisher(lines: tuple[Format, Format], write: Write, share: float, timed: b
                 code, bodiless = code_of(exchange.status)
             asked, exception, first, last = exchange.asked, "", 0.0, 0.0
             _, request, _, _, record, _ = asked
+            del exchange.asked  # holds the environ, which may hold this exchange: nothing waits for the collector
             if sent is not None:
                 sent += exchange.written
             if error is not None:

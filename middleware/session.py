@@ -30,7 +30,7 @@ from lamella.stack.kernel.options import secret as secret_bytes
 from lamella.stack.kernel.order import Inside
 from lamella.stack.kernel.response import close
 
-from ._session_answer import AnsweredSession, LateBody, edited_headers, finished
+from ._session_answer import Answer, LateBody, edited_headers, finished
 from ._session_cookie import CookieBackend, Lifetime, encrypting, signing
 from ._session_errors import SessionError, SessionTooLargeError, SessionUnavailableError, SessionWriteError
 from ._session_mapping import Backend, SessionMapping
@@ -221,43 +221,46 @@ def _closure(inner: WSGIApplication, backend: Backend, release: Callable[[Sessio
     block): what it reads until then still gets its ``Vary``. The commit comes before.
     """
     key = SESSION.name
-    session_class = type("SessionMapping", (AnsweredSession,), {"_backend": backend, "__slots__": ()})
+    session_class = type("SessionMapping", (SessionMapping,), {"_backend": backend, "__slots__": ()})
 
     def wsgi_closure(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         fresh: Any = session_class()
         fresh.header = environ.get("HTTP_COOKIE", "")
-        fresh._outer = start_response
         fresh._data = fresh.failure = None
-        fresh.held = fresh.sealed = fresh.sent = False
-        session: AnsweredSession = fresh
+        fresh.sealed = fresh.sent = False
+        session: SessionMapping = fresh
         environ[key] = session
+        answer = Answer()
+        answer.session = session
+        answer._outer = start_response
+        answer.held = False
         try:
-            body = inner(environ, session._start)
+            body = inner(environ, answer.start)
         except SessionUnavailableError:
             release(session)
             if session.failure is None or session.sent:
                 raise
-            session._send()
+            answer.send()
             return finished((), session, environ)
         except BaseException:
             release(session)
             raise
-        if not session.held:
+        if not answer.held:
             if session.sent:
                 return finished(body, session, environ)
-            return LateBody(body, session, release, environ)
+            return LateBody(body, answer, release, environ)
         try:
-            if session.failure is None and session._exc_info is None:  # session._send(), without the call
-                headers = session._headers
+            if session.failure is None and answer._exc_info is None:  # answer.send(), without the call
+                headers = answer._headers
                 if session._data is not None:
                     headers = edited_headers(headers, session.lines)
-                session.held = False
+                answer.held = False
                 session.sent = True
-                session._write = start_response(session._status, headers)
+                answer._write = start_response(answer._status, headers)
                 if session._data is None or session._given is None:
                     return body
             else:
-                session._send()
+                answer.send()
         except BaseException:  # the server refuses the headers, and will never see the body
             close(body)
             raise
