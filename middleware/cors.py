@@ -216,6 +216,27 @@ class _Ready:
 def _adding(fields: Headers, *, vary: bool) -> Start:
     """Return what adds *fields* to an answer: bind it to a ``start_response``."""
     added, usual = [*fields, _VARY] if vary else fields, _USUAL
+    merged: dict[str, Headers] = {}
+
+    def merge(headers: Headers) -> Headers:
+        """Replace the app's own CORS headers, and merge its Vary."""
+        kept, present = [], ""
+        for header in headers:
+            name = header[0]
+            if name in usual:
+                kept.append(header)
+                continue
+            name = name.lower()
+            if vary and name == "vary":
+                present = f"{present}, {header[1]}" if present else header[1]
+            elif name[:15] != "access-control-":
+                kept.append(header)
+        found = merged.get(present)
+        if found is None:
+            found = [*fields, *add_vary([("Vary", present)], "Origin")] if vary else fields
+            if len(merged) < _REMEMBERED and len(present) < _LONGEST:
+                merged[present] = found
+        return kept + found
 
     def start(
         start_response: StartResponse, status: str, headers: Headers, exc_info: ExcInfo = None, /
@@ -228,7 +249,7 @@ def _adding(fields: Headers, *, vary: bool) -> Start:
                 and name not in usual
                 and name[:15].lower() in ("access-control-", "vary")
             ):
-                headers = _merged(headers, fields, vary)
+                headers = merge(headers)
                 break
         else:
             headers = headers + added
@@ -242,9 +263,3 @@ def _adding(fields: Headers, *, vary: bool) -> Start:
 def _copied(value: Any) -> Any:
     """A collection as a tuple, so that nothing of the caller's is kept."""
     return value if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable) else tuple(value)
-
-
-def _merged(headers: Headers, fields: Headers, vary: bool) -> Headers:
-    """Replace the app's own CORS headers, and merge its Vary."""
-    kept = [header for header in headers if not header[0].lower().startswith("access-control-")]
-    return [*(add_vary(kept, "Origin") if vary else kept), *fields]
