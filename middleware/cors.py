@@ -241,18 +241,23 @@ def _adding(fields: Headers, *, vary: bool) -> Start:
     def start(
         start_response: StartResponse, status: str, headers: Headers, exc_info: ExcInfo = None, /
     ) -> Callable[[bytes], object]:
-        for name, _ in headers:
+        varies = None
+        for name, value in headers:
             # Two comparisons cost less than one look-up.
-            if (
-                name != "Content-Type"
-                and name != "Content-Length"
-                and name not in usual
-                and name[:15].lower() in ("access-control-", "vary")
-            ):
-                headers = merge(headers)
-                break
+            if name != "Content-Type" and name != "Content-Length" and name not in usual:
+                lower = name.lower()
+                if vary and lower == "vary" and varies is None and value in merged:
+                    varies = name, value
+                elif lower == "vary" or lower[:15] == "access-control-":
+                    headers = merge(headers)
+                    break
         else:
-            headers = headers + added
+            if varies is None:
+                headers = headers + added
+            else:  # what merge() does for the one field that it has met before
+                headers = headers.copy()
+                headers.remove(varies)
+                headers += merged[varies[1]]
         if exc_info is None:
             return start_response(status, headers)
         return start_response(status, headers, exc_info)
