@@ -27,6 +27,7 @@ _WORDS = frozenset(
     {"auth", "code", "hmac", "jwt", "key", "keys", "nonce", "otp", "pass", "pin", "pwd", "session", "sid", "sig"}
     | {"ticket", "totp", "verifier", "webhook"}
 )
+_SHORTEST_NAME = min(map(len, _WORDS))
 _SPLIT = late_pattern(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
 # A separator of either kind: old parsers still split at ";" as well.
 _PAIRS = late_pattern(r"([&;])")
@@ -37,10 +38,12 @@ _LONGEST_VALUE = 8192
 
 def is_secret(name: str) -> bool:
     """Tell whether a parameter, header or key called *name* usually holds a secret."""
+    if len(name) < _SHORTEST_NAME:
+        return False
     if _STEMS.search(name) is not None:
         return True
     if len(name) <= _LONGEST_NAME:
-        return any(word.lower() in _WORDS for word in _SPLIT.split(name))
+        return not _WORDS.isdisjoint(map(str.lower, _SPLIT.split(name)))
     return True
 
 
