@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lamella.stack.kernel.keys import Client, Identity
@@ -76,24 +76,27 @@ class Step:
         error: What it raised, as ``Type: message``; empty where nothing.
     """
 
+    status: str = ""
+    read: int = 0
+    blocks: int = 0
+    bytes: int = 0
+    first_byte: float | None = None
+    closes: int = 0
+    error: str = ""
+    has_close: bool = False
+    _own: int = 0
+    _raw: Sequence[tuple[str, str]] = ()
+    #: What it called is calling start_response right now.
+    _inner_starts: bool = False
+    #: Its answer is that of what it called.
+    _forwards: bool = False
+
     def __init__(self, id: str, use: str, line: int, environ: WSGIEnvironment) -> None:
         self.id = id
         self.use = use
         self.line = line
         self.children: list[Step] = []
-        self.status = ""
-        self.read = 0
-        self.blocks = 0
-        self.bytes = 0
-        self.first_byte: float | None = None
-        self.closes = 0
-        self.error = ""
-        self.has_close = False
-        self._own = 0
-        self._seen: dict[str, Any] = dict(environ)
-        self._raw: list[tuple[str, str]] = []
-        self._inner_starts = False  # what it called is calling start_response right now
-        self._forwards = False  # its answer is that of what it called
+        self._seen: dict[str, Any] = environ.copy()
 
     @property
     def own(self) -> float:
@@ -124,7 +127,7 @@ class Step:
     def header_changes(self) -> list[Change]:
         """What it changed in the headers of what it called last."""
         inner = next((child for child in reversed(self.children) if child.status), None)
-        return _header_changes(inner._raw if inner is not None else [], self._raw)
+        return _header_changes(inner._raw if inner is not None else (), self._raw)
 
     def walk(self) -> Iterator[Step]:
         """Yield this step and all inside it."""
@@ -309,7 +312,7 @@ def _shown_header(name: str, value: str, limit: int = 120) -> str:
     return value if len(value) <= limit else value[: limit - 1] + "…"
 
 
-def _header_changes(before: list[tuple[str, str]], after: list[tuple[str, str]]) -> list[Change]:
+def _header_changes(before: Sequence[tuple[str, str]], after: Sequence[tuple[str, str]]) -> list[Change]:
     """What a layer did to the headers of what it called, by name."""
     old, new = _by_name(before), _by_name(after)
     changes = []
@@ -326,7 +329,7 @@ def _header_changes(before: list[tuple[str, str]], after: list[tuple[str, str]])
     return changes
 
 
-def _by_name(headers: list[tuple[str, str]]) -> dict[str, list[tuple[str, str]]]:
+def _by_name(headers: Sequence[tuple[str, str]]) -> dict[str, list[tuple[str, str]]]:
     fields: dict[str, list[tuple[str, str]]] = {}
     for name, value in headers:
         fields.setdefault(name.lower(), []).append((name, value))
