@@ -1,4 +1,4 @@
-# make run · make test · make check · make bench · make docs
+# make run · make test · make check · make coverage · make bench · make docs
 # Each sets up its own virtual environment on first use, and again when setup.cfg changes.
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 # A comma that $(call) takes for no separator.
 , := ,
 
-.PHONY: run test check lint types wheel docs bench clean help
+.PHONY: run test check coverage lint types wheel docs bench clean help
 help:
 	@sed -n '1,2p' Makefile
 
@@ -36,8 +36,10 @@ test: $(VENV)/.ready
 	$(VENV)/bin/pytest -q -n 2 --dist loadfile $(ARGS)
 
 check: lint types docs wheel
+
+# Without tests of time, as the tracer makes everything slower, and of servers, of whose processes it sees nothing.
+coverage: $(VENV)/.ready
 	$(PY) -m coverage erase
-	@# Without tests of time, as the tracer makes everything slower, and of servers, of whose processes it sees nothing.
 	$(VENV)/bin/pytest -q -n 2 --dist loadfile -m "not timing and not server" \
 		--cov --cov-config=setup.cfg --cov-report=term:skip-covered
 

@@ -32,6 +32,7 @@ settings.load_profile("lamella")
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Give tests of time three tries: another program slows one of them down, what is slow is so in all.
 
+    Their bounds are three times what is promised for the machine of the figures: what is not linear misses them by far.
     Memory is not collected meanwhile: what hundreds of other tests have left would be on this one's bill.
     """
     if pyfuncitem.get_closest_marker("timing") is None:

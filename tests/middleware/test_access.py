@@ -357,7 +357,7 @@ def test_a_long_path_is_cheap() -> None:
 
     started = time.thread_time()
     assert call(app, environ("GET", "/" + "aa/" * 33_000)).code == 200
-    assert time.thread_time() - started < 0.1
+    assert time.thread_time() - started < 0.3
 
 
 # --- on the wire --------------------------------------------------------------------------------

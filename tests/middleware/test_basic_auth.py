@@ -303,4 +303,4 @@ def test_hostile_headers_cost_nothing(hostile: str) -> None:
 
     started = time.thread_time()
     assert call(built, environ("GET", "/", authorization=hostile)).code == 401
-    assert time.thread_time() - started < 0.05
+    assert time.thread_time() - started < 0.15

@@ -514,7 +514,7 @@ def test_a_hostile_payload_is_cheap(payload: str) -> None:
 
     started = time.thread_time()
     assert ask(app, token).code == 401
-    assert time.thread_time() - started < 0.05
+    assert time.thread_time() - started < 0.15
 
 
 def test_shows_no_token(caplog: pytest.LogCaptureFixture) -> None:

@@ -258,7 +258,7 @@ def test_splitting_cookies_is_linear(unit: str) -> None:
 
     split_cookies(text)
 
-    assert time.thread_time() - began < 0.05
+    assert time.thread_time() - began < 0.15
 
 
 # --- answers ------------------------------------------------------------------------------------

@@ -28,7 +28,8 @@ from lamella.stack.testing import RecordingApp, call, environ
 from lamella.stack.testing.fakes import FakeSession
 
 SIZE = 100_000
-SECONDS = 0.05
+# 50 ms on the machine that speed is promised for; the slowest that run this take three times as long.
+SECONDS = 0.15
 #: Repeated up to 100 kB: separators, quotes, escapes, brackets, digits, names, and openings that never close.
 PIECES = (
     *("a", "1", "9", " ", "\t", ",", ";", "=", ":", "/", ".", "-", "*", "%", "%ff", "%2f", "\\", '"', '\\"', "["),

@@ -124,7 +124,7 @@ def test_is_linear(unit: str) -> None:
 
     call(HostsMiddleware(RecordingApp(), allow=[".a.example"]), request)
 
-    assert time.thread_time() - began < 0.05
+    assert time.thread_time() - began < 0.15
 
 
 @pytest.mark.parametrize(

@@ -464,7 +464,7 @@ def test_reading_is_linear(unit: str) -> None:
         request = {**environ("GET", "/", REMOTE_ADDR=PROXY), name: text}
         began = time.thread_time()
         call(app, request)
-        assert time.thread_time() - began < 0.05
+        assert time.thread_time() - began < 0.15
 
 
 def test_remembers_peers_within_bounds() -> None:

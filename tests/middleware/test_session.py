@@ -833,7 +833,7 @@ def test_is_linear_on_any_cookies(options: dict[str, Any], header: str) -> None:
     begun = time.thread_time()
     call(attacked, environ(cookie=header))
 
-    assert time.thread_time() - begun < 0.1
+    assert time.thread_time() - begun < 0.3
 
 
 def test_takes_the_first_chunk_of_each_number() -> None:

@@ -500,7 +500,7 @@ def test_hostile_ranges_cost_little(get: Get, root: Path, hostile: str) -> None:
 
     response = get("/data.bin", range=hostile)
 
-    assert time.thread_time() - started < 0.1
+    assert time.thread_time() - started < 0.3
     assert len(response.body) <= 2 * (root / "data.bin").stat().st_size
 
 

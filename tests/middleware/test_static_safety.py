@@ -133,7 +133,7 @@ def test_ranges_by_the_corpus(base: Path, mode: str, mount: str, corpus: Any) ->
         started = time.thread_time()
         response = call(app, environ(case["method"], path, SCRIPT_NAME=mount, **headers))
 
-        assert time.thread_time() - started < 0.1, case["name"]
+        assert time.thread_time() - started < 0.3, case["name"]
         assert response.code in case["status"], case["name"]
         assert len(response.body) <= 2 * case["length"] + 400, case["name"]
         if response.code == 206 and case["method"] == "GET" and case["body_if_206"] is not None:

@@ -159,4 +159,4 @@ def test_a_long_path_is_decided_quickly() -> None:
 
     began = time.thread_time()
     assert when.matches(request)
-    assert time.thread_time() - began < 0.05
+    assert time.thread_time() - began < 0.15

@@ -193,7 +193,7 @@ def test_reads_hostile_ranges_in_linear_time(text: str) -> None:
 
     parse_ranges(text, 1000)
 
-    assert time.thread_time() - started < 0.05
+    assert time.thread_time() - started < 0.15
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_is_linear(header: str) -> None:
     cookie_finder("sid")(header)
     parse_cookies(header)
 
-    assert time.thread_time() - begun < 0.1
+    assert time.thread_time() - begun < 0.3
 
 
 def test_refuses_or_encodes_every_attack(corpus: Any) -> None:

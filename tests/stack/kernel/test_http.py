@@ -51,7 +51,7 @@ def test_every_parser_is_fast_on_hostile_input(number: int) -> None:
     for text in HOSTILE:
         started = time.thread_time()
         PARSERS[number](text)
-        assert time.thread_time() - started < 0.05, text[:10]
+        assert time.thread_time() - started < 0.15, text[:10]
 
 
 @given(anything)

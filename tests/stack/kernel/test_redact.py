@@ -110,4 +110,4 @@ def test_is_linear(query: str) -> None:
         redact_query(query)
         took.append(time.thread_time() - begun)
 
-    assert min(took) < 0.05
+    assert min(took) < 0.15

@@ -108,5 +108,5 @@ def test_a_long_target_is_cheap() -> None:
     started = time.thread_time()
     for text in ("/." * 50_000, "/" * 100_000, "a" * 100_000 + ":", "\\" * 100_000):
         assert target(text) is None
-    assert time.thread_time() - started < 0.05
+    assert time.thread_time() - started < 0.15
     assert encode_target("/\u20ac") == "/%E2%82%AC"
