@@ -7,7 +7,7 @@ from html import escape
 from driver import Results
 
 _COLUMNS = (("untouched", "#9db4c0"), ("read", "#5c7f91"), ("write", "#253237"))
-_BAR, _GAP, _LEFT, _WIDTH = 12, 14, 330, 900
+_BAR, _GAP, _LEFT, _WIDTH = 12, 14, 390, 960
 
 
 def bars(found: Results) -> str:
