@@ -31,6 +31,8 @@ __all__ = ["Change", "Step", "Trace", "Tracer", "trace"]
 
 # A long stream is settled now and then.
 _MOST_MARKS = 4096
+# The end of a body; what an app yields by mistake, None too, is none.
+_END = object()
 _CURRENT: ContextVar[_Recorder | None] = ContextVar("lamella.trace", default=None)
 
 
@@ -217,18 +219,14 @@ def _probe(node: Layer | Application, app: WSGIApplication) -> WSGIApplication:
             step._seen["wsgi.input"] = stream.stream
         elif stream is not None:
             environ["wsgi.input"] = _Input(stream, recorder)
-        # recorder.switch(), without the call.
-        mark, outer = recorder.mark, recorder.current
-        mark((perf_counter_ns(), step))
-        recorder.current = step
+        outer = recorder.switch(step)
         try:
             body = app(environ, _starter(recorder, step, outer, start_response))
         except BaseException as error:
             step.error = named_error(error)
             raise
         finally:
-            mark((perf_counter_ns(), outer))
-            recorder.current = outer
+            recorder.switch(outer)
         if type(body) is list and len(body) == 1:
             # Handed on as it is: what is outside takes the same way as without a trace, and so does the clock.
             _count(recorder, step, body[0])
@@ -290,22 +288,18 @@ class _Body:
 
     def __iter__(self) -> Iterator[bytes]:
         recorder, step, iterator = self._recorder, self._step, None
-        mark = recorder.mark
         while True:
-            outer = recorder.current
-            mark((perf_counter_ns(), step))
-            recorder.current = step
+            outer = recorder.switch(step)
             try:
                 if iterator is None:
                     iterator = iter(self._body)
-                block = next(iterator, None)  # an exception in each layer is a tenth of what a trace costs
+                block: Any = next(iterator, _END)  # an exception in each layer is a tenth of what a trace costs
             except BaseException as error:
                 step.error = named_error(error)
                 raise
             finally:
-                mark((perf_counter_ns(), outer))
-                recorder.current = outer
-            if block is None:
+                recorder.switch(outer)
+            if block is _END:
                 return
             _count(recorder, step, block)
             if len(recorder.log) > _MOST_MARKS:
